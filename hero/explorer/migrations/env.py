@@ -1,0 +1,13 @@
+"""Alembic's entry: migrate on the connection that `hero.store.migrate` passes in."""
+
+from alembic import context
+
+from hero.explorer.schema import metadata
+
+context.configure(
+    connection=context.config.attributes["connection"],
+    target_metadata=metadata,
+    render_as_batch=True,
+)
+with context.begin_transaction():
+    context.run_migrations()

@@ -1,0 +1,244 @@
+"""`ReverseProxyResource`: one for each socket that was discovered."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import attrs
+from twisted.internet.endpoints import UNIXClientEndpoint
+from twisted.python.failure import Failure
+from twisted.web.resource import IResource
+from twisted.web.server import NOT_DONE_YET, Request
+from zope.interface import implementer
+
+from hero.errors import Timeout
+from hero.identity.claims import Caller
+from hero.router.errors import BadAnswer, Rejection
+from hero.router.exchange import Exchange
+from hero.router.forwarding import Client, forward_request, request_id_of
+from hero.router.head import Framing, RequestHead
+from hero.router.interfaces import IAnswerSink
+from hero.router.limits import Limits
+from hero.router.manifest import Manifest, fetch_manifest
+from hero.router.model import Route, RouteState
+from hero.router.site_sink import SiteSink
+from hero.router.target import Target
+from hero.router.upstream import UpstreamPool
+
+
+@implementer(IResource)
+@attrs.define(eq=False, kw_only=True, slots=False)
+class ReverseProxyResource:
+    """Forwards requests to the HTTP/1.1 server on the UNIX socket *path*.
+
+    The router's front calls `forward`. It is an `IResource` too, so that it can be put into any
+    `twisted.web.server.Site`::
+
+        root.putChild(b"shop", ReverseProxyResource.for_socket(reactor, Path("/run/shop.sock")))
+
+    Mounted so, *identify* says who is calling; without it everybody is anonymous. ``access`` is
+    the router's business alone.
+    """
+
+    reactor: Any
+    service: str
+    socket: str
+    path: Path
+    default_access: str = "cluster"
+    limits: Limits = attrs.field(factory=Limits)
+    identify: Callable[[Request], Caller] = attrs.field(default=lambda _: Caller.anonymous())
+    discovered_at: datetime = attrs.field(factory=lambda: datetime.now(UTC))
+
+    pool: UpstreamPool = attrs.field(init=False)
+    manifest: Manifest | None = attrs.field(init=False, default=None)
+    access: str = attrs.field(init=False)
+    state: RouteState = attrs.field(init=False, default=RouteState.DOWN)
+    reason: str | None = attrs.field(init=False, default="not used yet")
+    requests: int = attrs.field(init=False, default=0)
+    active: int = attrs.field(init=False, default=0)
+    _known: bool = attrs.field(init=False, default=False)
+    _fetching: bool = attrs.field(init=False, default=False)
+    _waiting: list[Callable[[], None]] = attrs.field(init=False, factory=list)
+
+    #: `IResource`: everything below belongs to the service.
+    isLeaf = True
+
+    def __attrs_post_init__(self) -> None:
+        endpoint = UNIXClientEndpoint(
+            self.reactor, str(self.path), timeout=self.limits.connect_time
+        )
+        self.pool = UpstreamPool(self.reactor, endpoint, self.limits)
+        self.access = "cluster"
+
+    @classmethod
+    def for_socket(cls, reactor: Any, path: Path, **more: Any) -> ReverseProxyResource:
+        """A resource for *path* outside the router's own tree."""
+        return cls(reactor=reactor, service=path.parent.name, socket=path.stem, path=path, **more)
+
+    @property
+    def prefix(self) -> str:
+        return f"/{self.service}/{self.socket}"
+
+    @property
+    def listening(self) -> bool:
+        """Whether somebody listens on the socket, as far as `when_known` found out."""
+        return self._known
+
+    def forward(
+        self,
+        sink: IAnswerSink,
+        head: RequestHead,
+        wire: bytes,
+        admit: Callable[[], None],
+    ) -> Exchange:
+        """Send *wire*, the rewritten *head*, to the service; the answer goes to *sink*.
+
+        Call ``start()`` on what is returned. *admit* is called once `access` is known, and raises
+        `Rejection` for a caller who may not pass.
+        """
+        return Exchange(self, sink, head, wire, admit)
+
+    def when_known(self, callback: Callable[[], None]) -> None:
+        """Call *callback* when the manifest has been read, or could not be."""
+        if self._known:
+            callback()
+            return
+        self._waiting.append(callback)
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Read the manifest, unless that is under way."""
+        if self._fetching:
+            return
+        self._fetching = True
+        fetched = fetch_manifest(self.reactor, self.pool, self.limits)
+        fetched.addCallbacks(self._fetched, self._not_fetched)
+
+    def _fetched(self, manifest: Manifest | None) -> None:
+        """*manifest* is None for a service that answers, and has none."""
+        self.manifest = manifest
+        declared = manifest.access if manifest is not None else None
+        self.access = declared or self.default_access
+        self.answered()
+        self._settle(known=True)
+
+    def _not_fetched(self, failure: Failure) -> None:
+        """Nobody answered, or nothing sensible: then only the cluster's own may call."""
+        self.manifest = None
+        self.access = "cluster"
+        listens = failure.check(BadAnswer, Timeout) is not None
+        if listens:
+            self.answered()
+            self.reason = failure.getErrorMessage()
+        else:
+            self.refused()
+        self._settle(known=listens)
+
+    def _settle(self, *, known: bool) -> None:
+        self._known = known
+        self._fetching = False
+        waiting, self._waiting = self._waiting, []
+        for callback in waiting:
+            callback()
+
+    def answered(self) -> None:
+        """Somebody listens."""
+        self.state = RouteState.UP
+        self.reason = None
+
+    def refused(self) -> None:
+        """Nobody listens. Who listens next may be another, with another manifest."""
+        self.state = RouteState.DOWN
+        self.reason = "nobody listens on the socket"
+        self._known = False
+
+    def check_capacity(self) -> None:
+        """Raise `Rejection` where too many requests are under way."""
+        if self.active > self.limits.route_requests:
+            raise Rejection(
+                503,
+                "upstream_busy",
+                f"{self.limits.route_requests} requests to this service are under way already",
+                headers={b"Retry-After": b"1"},
+            )
+
+    def describe(self) -> Route:
+        """The route as the management API shows it."""
+        manifest = self.manifest
+        return Route(
+            service=self.service,
+            socket=self.socket,
+            prefix=self.prefix,
+            path=str(self.path),
+            state=self.state,
+            access=self.access,
+            reason=self.reason,
+            name=manifest.name if manifest else None,
+            version=manifest.version if manifest else None,
+            description=manifest.description if manifest else None,
+            discovered_at=self.discovered_at,
+            requests=self.requests,
+            active=self.active,
+        )
+
+    def getChildWithDefault(self, name: bytes, request: Any) -> ReverseProxyResource:
+        return self
+
+    def putChild(self, path: bytes, child: Any) -> None:
+        raise TypeError("everything below a ReverseProxyResource belongs to its service")
+
+    def render(self, request: Request) -> int:
+        """`IResource`: forward *request*, whose body twisted.web has read already."""
+        head = head_of(request)
+        # What is below the prefix is passed on as it came, not as twisted.web unquoted it.
+        path, question, query = head.target.partition(b"?")
+        below = path.split(b"/")[len(request.prepath or []) + 1 :]
+        rest = b"/" + b"/".join(below)
+        target = Target(
+            service=self.service, socket=self.socket, path=rest, rest=rest + question + query
+        )
+        peer = getattr(request.getClientAddress(), "host", "unknown")
+        request_id = request_id_of(head)
+        wire = forward_request(
+            head,
+            target,
+            caller=self.identify(request),
+            client=Client(address=peer, scheme="https" if request.isSecure() else "http"),
+            request_id=request_id,
+        )
+        sink = SiteSink(self.reactor, request, self.limits, request_id)
+        sink.run(self.forward(sink, head, wire, lambda: None))
+        return NOT_DONE_YET
+
+
+def head_of(request: Request) -> RequestHead:
+    """The head of a request that twisted.web parsed; its body has a length in any case."""
+    content = request.content
+    assert content is not None
+    length = content.seek(0, 2)
+    content.seek(0)
+    drop = (b"content-length", b"transfer-encoding", b"expect", b"upgrade", b"connection")
+    fields = [
+        (name.lower(), name, value)
+        for name, values in request.requestHeaders.getAllRawHeaders()
+        for value in values
+        if name.lower() not in drop
+    ]
+    if length:
+        fields.append((b"content-length", b"Content-Length", b"%d" % length))
+    hosts = request.requestHeaders.getRawHeaders(b"host") or []
+    return RequestHead(
+        method=request.method,
+        target=request.uri,
+        minor=1 if request.clientproto == b"HTTP/1.1" else 0,
+        fields=fields,
+        host=hosts[0] if hosts else None,
+        framing=Framing.LENGTH if length else Framing.NONE,
+        length=length,
+        options=frozenset(),
+        upgrade=None,
+        expects_continue=False,
+    )

@@ -1,0 +1,148 @@
+"""The process's service, and RouterService on its management socket."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from twisted.application.service import Service
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IListeningPort, IOpenSSLServerConnectionCreator
+from twisted.logger import Logger
+
+from hero.errors import NotFound
+from hero.router.front import Front, State
+from hero.router.gateway import Gateway, GatewayFactory
+from hero.router.listening import Listener
+from hero.router.model import Connection, ConnectionPage, Route, RoutePage, RouterStats
+from hero.router.tls_listener import over_tls
+from hero.rpc.declare import Call
+
+_log = Logger()
+
+
+class ListeningService(Service):
+    """Accepts connections on *listeners* while it runs, and writes *state_file* to say where."""
+
+    def __init__(
+        self,
+        reactor: Any,
+        gateway: Gateway,
+        listeners: Sequence[Listener],
+        tls: IOpenSSLServerConnectionCreator | None,
+        state_file: Path,
+    ) -> None:
+        self._reactor = reactor
+        self._gateway = gateway
+        self._listeners = listeners
+        self._tls = tls
+        self._state_file = state_file
+        self._ports: list[IListeningPort] = []
+        #: URLs, once listening.
+        self.urls: list[str] = []
+
+    def startService(self) -> None:
+        """Begin to accept."""
+        super().startService()  # type: ignore[no-untyped-call]
+        self._gateway.start()
+        Deferred.fromCoroutine(self._listen()).addErrback(self._failed)
+
+    async def _listen(self) -> None:
+        for listener in self._listeners:
+            factory: Any = GatewayFactory(self._gateway, secure=listener.secure)
+            if listener.secure:
+                assert self._tls is not None
+                factory = over_tls(self._tls, factory, self._reactor)
+            port = await listener.endpoint(self._reactor).listen(factory)
+            self._ports.append(port)
+            url = _url(port, "https" if listener.secure else "http")
+            self.urls.append(url)
+            _log.info("hero-router: listening on {url}", url=url)
+        content = json.dumps({"listening": self.urls, "pid": os.getpid()}) + "\n"
+        temporary = self._state_file.with_suffix(".new")
+        temporary.write_text(content)
+        temporary.replace(self._state_file)
+
+    def _failed(self, failure: Any) -> None:
+        _log.error("cannot listen: {reason}", reason=failure.getErrorMessage())
+        self._reactor.callWhenRunning(self._reactor.stop)
+
+    def stopService(self) -> Deferred[None]:
+        """Accept no more, and let requests under way finish."""
+        super().stopService()  # type: ignore[no-untyped-call]
+        return Deferred.fromCoroutine(self._stop())
+
+    async def _stop(self) -> None:
+        self._state_file.unlink(missing_ok=True)
+        ports, self._ports = self._ports, []
+        for port in ports:
+            stopped = port.stopListening()
+            if isinstance(stopped, Deferred):
+                await stopped
+        await self._gateway.stop()
+        self._gateway.routes.close()
+
+
+class RouterApi:
+    """Implements `hero.router.api.RouterService`."""
+
+    def __init__(self, gateway: Gateway, listening: ListeningService) -> None:
+        self._gateway = gateway
+        self._listening = listening
+        self._started_at = datetime.now(UTC)
+
+    async def list_services(self, call: Call) -> RoutePage:
+        return RoutePage(items=self._gateway.routes.describe())
+
+    async def get_service(self, call: Call, *, service: str, socket: str) -> Route:
+        for route in self._gateway.routes.describe():
+            if (route.service, route.socket) == (service, socket):
+                return route
+        raise NotFound(
+            f"there is no socket {service}/{socket}.sock", hint="hero route list shows them all"
+        )
+
+    async def list_connections(self, call: Call) -> ConnectionPage:
+        now = self._gateway.clock.seconds()
+        return ConnectionPage(items=[_describe(front, now) for front in self._gateway.fronts])
+
+    async def stats(self, call: Call) -> RouterStats:
+        metrics = self._gateway.metrics
+        return RouterStats(
+            started_at=self._started_at,
+            listening=list(self._listening.urls),
+            connections=len(self._gateway.fronts),
+            connections_total=metrics.connections_total,
+            requests=metrics.requests,
+            responses=dict(metrics.responses),
+            rejections=dict(metrics.rejections),
+            bytes_in=metrics.bytes_in,
+            bytes_out=metrics.bytes_out,
+            routes=len(self._gateway.routes),
+        )
+
+
+def _describe(front: Front, now: float) -> Connection:
+    record = front.record
+    since = datetime.now(UTC).timestamp() - (now - front.since)
+    return Connection(
+        id=front.number,
+        peer=front.peer,
+        user=front.user,
+        since=datetime.fromtimestamp(since, UTC),
+        requests=front.requests,
+        bytes_in=front.bytes_in,
+        bytes_out=front.bytes_out,
+        request=f"{record.method} {record.path}" if record is not None else None,
+        tunnel=front.state is State.TUNNEL,
+    )
+
+
+def _url(port: IListeningPort, scheme: str) -> str:
+    address: Any = port.getHost()
+    host = f"[{address.host}]" if ":" in address.host else address.host
+    return f"{scheme}://{host}:{address.port}"

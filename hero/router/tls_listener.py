@@ -1,0 +1,45 @@
+"""TLS on the listening side, with a readable answer to those who forget it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet.interfaces import IOpenSSLServerConnectionCreator
+from twisted.internet.protocol import Factory
+from twisted.protocols.tls import BufferingTLSTransport, TLSMemoryBIOFactory
+
+#: RFC 8446 section 5.1: the first record of a client is a handshake record.
+_HANDSHAKE = b"\x16"
+_EXPLANATION = (
+    b"This port speaks HTTPS, and a plain HTTP request came. Use https:// in the address.\n"
+)
+_ANSWER = (
+    b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\nConnection: close\r\n"
+    b"Content-Length: %d\r\n\r\n%b" % (len(_EXPLANATION), _EXPLANATION)
+)
+
+
+class TlsDoorway(BufferingTLSTransport):
+    """TLS, unless what comes first is no TLS at all."""
+
+    _begun = False
+
+    def dataReceived(self, data: bytes) -> None:
+        """Look at the first byte, then leave it to TLS."""
+        if not self._begun:
+            self._begun = True
+            if data[:1] != _HANDSHAKE:
+                transport: Any = self.transport
+                if data[:1].isalpha():
+                    transport.write(_ANSWER)
+                transport.unregisterProducer()
+                transport.loseConnection()
+                return
+        super().dataReceived(data)  # type: ignore[no-untyped-call]
+
+
+def over_tls(tls: IOpenSSLServerConnectionCreator, factory: Factory, clock: Any) -> Factory:
+    """A factory whose connections speak TLS on the way to *factory*'s protocols."""
+    wrapped = TLSMemoryBIOFactory(tls, False, factory, clock)
+    wrapped.protocol = TlsDoorway
+    return wrapped  # type: ignore[return-value]

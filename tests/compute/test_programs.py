@@ -1,0 +1,56 @@
+"""Running programs of the system."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from twisted.internet import reactor
+from twisted.trial.unittest import TestCase
+
+from hero.compute.programs import ProgramMissing, ProgramResult, run_program
+from hero.errors import Timeout
+
+
+async def shell(script: str, limit: float = 10.0) -> ProgramResult:
+    """The outcome of a shell script."""
+    return await run_program(
+        reactor,
+        ["sh", "-c", script],
+        directory=Path("/"),
+        environment={"MARK": "m"},
+        limit=limit,
+    )
+
+
+class RunProgramTests(TestCase):
+    """`run_program`."""
+
+    timeout = 20
+
+    async def test_outcome(self) -> None:
+        """Its status, output and complaints are known; it has our environment and no input."""
+        result = await shell("cat; echo $MARK; echo oh >&2; echo dear >&2; exit 7")
+        self.assertEqual((result.status, result.output), (7, "m\n"))
+        self.assertEqual(result.last_words, "oh; dear")
+
+    async def test_signal(self) -> None:
+        """A signal counts as a negative status."""
+        result = await shell("kill -TERM $$")
+        self.assertEqual(result.status, -15)
+        self.assertIn("-15", result.last_words)
+
+    async def test_too_slow(self) -> None:
+        """What takes too long is killed and reported."""
+        with self.assertRaises(Timeout):
+            await shell("exec sleep 60", limit=0.05)
+
+    async def test_too_talkative(self) -> None:
+        """Only so much of the output is kept."""
+        result = await shell("head -c 3000000 /dev/zero | tr '\\0' x")
+        self.assertEqual(len(result.output), 1024 * 1024)
+
+    async def test_missing(self) -> None:
+        """A program that is not installed is named."""
+        with self.assertRaises(ProgramMissing) as caught:
+            await run_program(reactor, ["no-such-thing"], directory=Path("/"), limit=1.0)
+        self.assertEqual(caught.exception.args, ("no-such-thing",))

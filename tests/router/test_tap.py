@@ -1,0 +1,119 @@
+"""``twistd hero-router``: its options, and the process as a whole."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred
+from twisted.internet.endpoints import TCP4ClientEndpoint, connectProtocol
+from twisted.internet.protocol import ProcessProtocol
+from twisted.internet.task import deferLater
+from twisted.python import usage
+from twisted.trial.unittest import SynchronousTestCase, TestCase
+
+from hero.router.tap import Options
+from tests.router.harness import Wire
+
+
+class OptionsTests(SynchronousTestCase):
+    def options(self, *arguments: str, **environ: str) -> Options:
+        options = Options({"HERO_HOME": "/nonexistent/hero", **environ})
+        options.parseOptions(list(arguments))
+        return options
+
+    def test_local_mode_listens_to_this_machine_only(self) -> None:
+        self.assertEqual(self.options().listen, ["ssl:443:interface=127.0.0.1"])
+        self.assertEqual(self.options("--mode", "master").listen, ["ssl:443"])
+
+    def test_listen_may_be_repeated_or_come_from_the_environment(self) -> None:
+        options = self.options("--listen", "ssl:1", "--listen", "tcp:2", HERO_LISTEN="ssl:3")
+        self.assertEqual(options.listen, ["ssl:1", "tcp:2"])
+        self.assertEqual(self.options(HERO_LISTEN="ssl:3 tcp:4").listen, ["ssl:3", "tcp:4"])
+
+    def test_sockets_override_the_environment(self) -> None:
+        options = self.options("--sockets", "/run/x", HERO_SOCKET_DIR="/run/y")
+        self.assertEqual(str(options.paths.sockets), "/run/x")
+        self.assertEqual(str(options.paths.router_socket), "/run/x/hero_router/rpc.sock")
+
+    def test_unknown_words_are_refused(self) -> None:
+        self.assertRaises(usage.UsageError, self.options, "--access", "everyone")
+        self.assertRaises(usage.UsageError, self.options, "--mode", "solo")
+
+    def test_addresses_are_split(self) -> None:
+        options = self.options("--advertise-address", "10.0.0.1, node.example,")
+        self.assertEqual(options.addresses, ["10.0.0.1", "node.example"])
+
+
+class Run(ProcessProtocol):
+    """Collects what a process says."""
+
+    def __init__(self) -> None:
+        self.said = b""
+        self.ended: Deferred[Any] = Deferred()
+
+    def outReceived(self, data: bytes) -> None:
+        self.said += data
+
+    errReceived = outReceived
+
+    def processEnded(self, reason: Any) -> None:
+        self.ended.callback(reason.value)
+
+
+class ProcessTests(TestCase):
+    timeout = 60
+
+    def setUp(self) -> None:
+        self.home = Path(tempfile.mkdtemp(prefix="hero-tap-"))
+        self.addCleanup(shutil.rmtree, self.home, True)
+
+    def run_router(self, *arguments: str) -> Run:
+        run = Run()
+        root = Path(__file__).parents[2]
+        twistd = [sys.executable, "-c", "from twisted.scripts.twistd import run; run()"]
+        command = [*twistd, "-n", "--pidfile=", "hero-router", *arguments]
+        environ = {**os.environ, "HERO_HOME": str(self.home), "PYTHONPATH": str(root)}
+        process = reactor.spawnProcess(run, sys.executable, command, env=environ, path="/")
+        run.transport = process
+
+        def stop() -> Any:
+            if process.pid is not None:
+                process.signalProcess("KILL")
+                return run.ended
+            return None
+
+        self.addCleanup(stop)
+        return run
+
+    async def test_router_serves_its_own_api_and_stops_cleanly(self) -> None:
+        run = self.run_router("--listen", "tcp:0:interface=127.0.0.1")
+        state = self.home / "var/run/router.json"
+        while not state.exists():
+            self.assertFalse(run.ended.called, run.said)
+            await deferLater(reactor, 0.05)
+        (url,) = json.loads(state.read_text())["listening"]
+        port = int(url.rpartition(":")[2])
+        wire = await connectProtocol(TCP4ClientEndpoint(reactor, "127.0.0.1", port), Wire())
+        wire.send(b"GET /hero_router/rpc/health HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+        self.assertIn(b" 200 OK\r\n", await wire.rest())
+        self.assertIn(b"hero-router: listening on http://127.0.0.1:", run.said)
+        os.kill(run.transport.pid, signal.SIGTERM)
+        ended = await run.ended
+        self.assertEqual(ended.signal, signal.SIGTERM, run.said)
+        self.assertFalse(state.exists())
+        self.assertNotIn(b"Traceback", run.said)
+
+    async def test_worker_that_has_not_joined_is_told_how(self) -> None:
+        run = self.run_router("--mode", "worker", "--listen", "tcp:0:interface=127.0.0.1")
+        ended = await run.ended
+        self.assertEqual(ended.exitCode, 1)
+        self.assertIn(b"hero join", run.said)
+        self.assertNotIn(b"Traceback", run.said)

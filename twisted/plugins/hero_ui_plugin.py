@@ -1,0 +1,8 @@
+from twisted.application.service import ServiceMaker
+
+hero_ui = ServiceMaker(
+    "Hero ui",
+    "hero.ui.tap",
+    "The web console",
+    "hero-ui",
+)
