@@ -46,7 +46,8 @@ def reference() -> str:
     """The page, in Markdown."""
     from hero.cli.main import main
 
-    context = click.Context(main, info_name="hero")
+    # Commands remember the first help option that they are asked for, so this must be the real one.
+    context = click.Context(main, info_name="hero", **main.context_settings)
     parts = [_INTRODUCTION, "## Exit codes\n", "| code | meaning |\n|---|---|"]
     parts += [f"| {int(code)} | {meaning} |" for code, meaning in _MEANINGS.items()]
     parts += ["", "## Common options\n", *_options(context, main)]
