@@ -77,10 +77,7 @@ async def run_program(
     def give_up() -> None:
         nonlocal late
         late = True
-        try:
-            transport.signalProcess(signal.SIGKILL)
-        except ProcessExitedAlready:
-            transport.loseConnection()
+        protocol.kill()
 
     timer = clock.callLater(limit, give_up)
     try:
@@ -121,7 +118,12 @@ class _Collector(ProcessProtocol):
             )
         )
 
-    def _abandon(self, _deferred: Deferred[ProgramResult]) -> None:
+    def kill(self) -> None:
+        """End the program. What it may have started itself is not waited for."""
         transport: Any = self.transport
         with contextlib.suppress(ProcessExitedAlready):
             transport.signalProcess(signal.SIGKILL)
+        transport.loseConnection()
+
+    def _abandon(self, _deferred: Deferred[ProgramResult]) -> None:
+        self.kill()

@@ -25,7 +25,7 @@ async def shell(script: str, limit: float = 10.0) -> ProgramResult:
 class RunProgramTests(TestCase):
     """`run_program`."""
 
-    timeout = 20
+    timeout = 6
 
     async def test_outcome(self) -> None:
         """Its status, output and complaints are known; it has our environment and no input."""
@@ -43,6 +43,11 @@ class RunProgramTests(TestCase):
         """What takes too long is killed and reported."""
         with self.assertRaises(Timeout):
             await shell("exec sleep 60", limit=0.05)
+
+    async def test_too_slow_with_a_child(self) -> None:
+        """A child that has the program's output open is not waited for."""
+        with self.assertRaises(Timeout):
+            await shell("sleep 8 & sleep 60", limit=0.05)
 
     async def test_too_talkative(self) -> None:
         """Only so much of the output is kept."""
