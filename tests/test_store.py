@@ -12,6 +12,7 @@ from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import TestCase
 
+from hero import store
 from hero.store import Database
 from tests.rpc.pets import MIGRATIONS
 
@@ -73,6 +74,23 @@ class DatabaseTests(TestCase):
         running = Deferred.fromCoroutine(work())
         running.cancel()
         self.assertEqual(await running, "written")
+
+    async def test_migration_that_was_cut_short_is_made_again(self) -> None:
+        """A service that dies while it makes its tables can still start."""
+        url = f"sqlite:///{self.directory}/y.db"
+        upgrade = store.command.upgrade
+
+        def die(config: object, revision: str) -> None:
+            upgrade(config, revision)
+            raise KeyboardInterrupt
+
+        database = Database(reactor, url, MIGRATIONS)
+        self.addCleanup(database.close)
+        with self.assertRaises(KeyboardInterrupt):
+            self.patch(store.command, "upgrade", die)
+            database.open()
+        self.patch(store.command, "upgrade", upgrade)
+        database.open()
 
     async def test_transactions_run_in_order(self) -> None:
         order: list[int] = []
