@@ -62,7 +62,10 @@ class EnvironmentOptions(usage.Options):
             value = self.environment.get(environment_name(option))
             if value is not None:
                 coerce = self._dispatch_coerce(option)
-                self.defaults[option] = self.opts[option] = coerce(value)
+                try:
+                    self.defaults[option] = self.opts[option] = coerce(value)
+                except ValueError as error:
+                    raise usage.UsageError(f"{environment_name(option)}: {error}") from None
 
     def _dispatch_coerce(self, option: str) -> Any:
         for parameter in self.optParameters:  # type: ignore[attr-defined]
