@@ -72,6 +72,8 @@ class BoundedRequest(Request):
     def _refuse(self) -> None:
         self._refused = True
         self.content = BytesIO()
+        # Twisted would ask for the body after the answer that refuses it.
+        self.requestHeaders.removeHeader(b"Expect")
         body = problem(413, "body_too_large", f"a body may have {MAX_BODY} bytes at most")
         headers = Headers(
             {

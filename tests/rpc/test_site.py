@@ -246,6 +246,16 @@ class BodyTests(SiteTestCase):
         await talk.hear(b'"reason":"body_too_large"')
         self.assertTrue(talk.heard.startswith(b"HTTP/1.1 413 "))
 
+    async def test_refused_body_is_not_asked_for(self) -> None:
+        """A client that waits for 100 (Continue) gets the refusal, and nothing after it."""
+        talk = await self.connect()
+        talk.transport.write(
+            b"POST /api/root/zoo/rpc HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\n"
+            b"Content-Length: 104857600\r\n\r\n"
+        )
+        await talk.hear(b"body_too_large")
+        self.assertEqual(talk.heard.count(b"HTTP/1.1"), 1)
+
     async def test_large_body_is_not_kept(self) -> None:
         """100 MB are read and thrown away, so that the client sees the answer."""
         talk = await self.connect()
