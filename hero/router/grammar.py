@@ -18,7 +18,7 @@ _VALUE = rb"[\t\x20-\x7e\x80-\xff]*"
 #: that starts with white space (obs-fold, section 5.2) or has white space before the colon
 #: (section 5.1) does not match.
 _FIELD_LINES = re.compile(rb"(?:" + TOKEN + rb":" + _VALUE + rb"\r\n)*+")
-_FIELD = re.compile(rb"([^:]+):[ \t]*([^\r]*?)[ \t]*\r\n")
+_FIELD = re.compile(rb"([^:]+):([^\r]*)\r\n")
 _TOKEN = re.compile(TOKEN)
 _LONE_LF = re.compile(rb"(?<!\r)\n")
 
@@ -40,7 +40,7 @@ def parse_fields(block: bytes, *, max_fields: int, max_line: int) -> list[Field]
     matched = _FIELD_LINES.match(block)
     if matched is None or matched.end() != len(block):
         raise _explain(block[matched.end() if matched else 0 :])
-    fields = [(name.lower(), name, value) for name, value in _FIELD.findall(block)]
+    fields = [(n.lower(), n, value.strip(b" \t")) for n, value in _FIELD.findall(block)]
     if len(fields) > max_fields:
         raise Malformed("too_many_fields", f"more than {max_fields} header fields")
     if len(block) > max_line and any(len(n) + len(v) > max_line for _, n, v in fields):
