@@ -40,9 +40,16 @@ DEFAULT_GRACE = 10.0
 
 Report = Callable[[float, str], Coroutine[Any, Any, None]]
 
+#: Called where a command begins that the reconciler finishes in any case.
+Commit = Callable[[], None]
+
 
 async def no_report(progress: float, message: str) -> None:
     """For work that nobody follows."""
+
+
+def no_commit() -> None:
+    """For work that nobody can cancel."""
 
 
 class VmActor:
@@ -109,47 +116,52 @@ class VmActor:
                 return record
             return await self._start(record)
 
-    async def halt(self, sid: str, grace: float) -> VmRecord:
+    async def halt(self, sid: str, grace: float, commit: Commit = no_commit) -> VmRecord:
         """Stop the VM *sid*, by force after *grace* seconds."""
         async with self._exclusive(sid):
             record = await self._accept(Command.STOP, sid)
+            commit()
             if record.state in (VmState.STOPPED, VmState.FAILED):
                 return await self._write(sid, wanted=WantedState.STOPPED)
             self._step("stop.record", sid)
             await self._write(sid, wanted=WantedState.STOPPED)
             return await self._halt(sid, grace)
 
-    async def restart(self, sid: str, grace: float) -> VmRecord:
+    async def restart(self, sid: str, grace: float, commit: Commit = no_commit) -> VmRecord:
         """Stop and start the VM *sid*."""
         async with self._exclusive(sid):
             record = await self._accept(Command.RESTART, sid)
+            commit()
             if record.state in (VmState.RUNNING, VmState.PAUSED):
                 self._step("restart.record", sid)
                 await self._write(sid, wanted=WantedState.RUNNING, reason=None)
                 record = await self._halt(sid, grace)
             return await self._start(record)
 
-    async def pause(self, sid: str) -> VmRecord:
+    async def pause(self, sid: str, commit: Commit = no_commit) -> VmRecord:
         """Freeze the VM *sid*."""
         async with self._exclusive(sid):
             await self._accept(Command.PAUSE, sid)
+            commit()
             self._step("pause.record", sid)
             await self._write(sid, wanted=WantedState.PAUSED)
             return await self._pause(sid)
 
-    async def resume(self, sid: str) -> VmRecord:
+    async def resume(self, sid: str, commit: Commit = no_commit) -> VmRecord:
         """Let the VM *sid* go on."""
         async with self._exclusive(sid):
             await self._accept(Command.RESUME, sid)
+            commit()
             self._step("resume.record", sid)
             await self._write(sid, wanted=WantedState.RUNNING, reason=None)
             return await self._resume(sid)
 
-    async def delete(self, sid: str, *, force: bool) -> VmRecord:
+    async def delete(self, sid: str, *, force: bool, commit: Commit = no_commit) -> VmRecord:
         """Delete the VM *sid* and everything of it."""
         async with self._exclusive(sid):
             command = Command.DELETE_BY_FORCE if force else Command.DELETE
             await self._accept(command, sid)
+            commit()
             return await self._delete(sid)
 
     async def perform(self, record: VmRecord, actions: Iterable[Action]) -> None:

@@ -9,7 +9,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 
-from hero.compute.actor import Report, VmActor, no_report
+from hero.compute.actor import Commit, Report, VmActor, no_commit, no_report
 from hero.compute.console_log import read_console
 from hero.compute.interfaces import IHypervisor, IImageStore
 from hero.compute.model import (
@@ -151,27 +151,30 @@ class NodeCompute:
     async def stop_vm(self, call: Call, *, vm: str, grace: float = 10.0, force: bool = False) -> Vm:
         """See `ComputeService.stop_vm`."""
         sid = await self._find(call, vm)
-        return self.describe(await self._actor.halt(sid, 0.0 if force else grace))
+        return self.describe(await self._actor.halt(sid, 0.0 if force else grace, _commit(call)))
 
     async def restart_vm(
         self, call: Call, *, vm: str, grace: float = 10.0, force: bool = False
     ) -> Vm:
         """See `ComputeService.restart_vm`."""
         sid = await self._find(call, vm)
-        return self.describe(await self._actor.restart(sid, 0.0 if force else grace))
+        restarted = await self._actor.restart(sid, 0.0 if force else grace, _commit(call))
+        return self.describe(restarted)
 
     async def pause_vm(self, call: Call, *, vm: str) -> Vm:
         """See `ComputeService.pause_vm`."""
-        return self.describe(await self._actor.pause(await self._find(call, vm)))
+        sid = await self._find(call, vm)
+        return self.describe(await self._actor.pause(sid, _commit(call)))
 
     async def resume_vm(self, call: Call, *, vm: str) -> Vm:
         """See `ComputeService.resume_vm`."""
-        return self.describe(await self._actor.resume(await self._find(call, vm)))
+        sid = await self._find(call, vm)
+        return self.describe(await self._actor.resume(sid, _commit(call)))
 
     async def delete_vm(self, call: Call, *, vm: str, force: bool = False) -> Vm:
         """See `ComputeService.delete_vm`."""
         sid = await self._find(call, vm)
-        return self.describe(await self._actor.delete(sid, force=force))
+        return self.describe(await self._actor.delete(sid, force=force, commit=_commit(call)))
 
     async def vm_stats(self, call: Call, *, vm: str) -> VmStats:
         """See `ComputeService.vm_stats`."""
@@ -291,6 +294,10 @@ class NodeCompute:
     async def _target(self, call: Call, target: str) -> None:
         if call.operation is not None:
             await call.operation.update(target=target)
+
+
+def _commit(call: Call) -> Commit:
+    return no_commit if call.operation is None else call.operation.commit
 
 
 def _report(call: Call) -> Report:

@@ -137,6 +137,32 @@ class ServiceTests(NodeTestCase):
         found = self.get(self.service.get_operation(call("lab"), sid=operation.sid))
         self.assertEqual(found.state, OperationState.SUCCEEDED)
 
+    def test_cancel(self) -> None:
+        """A command that goes on whatever happens cannot be cancelled, one that waits can."""
+        self.get(self.service.deploy_vm(call(), name="web", vm_sid=SID))
+        removed: Deferred[None] = Deferred()
+        self.patch(self.hypervisor, "remove", lambda sid: removed)
+        deleting = self.begin("delete_vm", force=True)
+        stopping = self.begin("stop_vm")
+        self.fails(self.service.cancel_operation(call(), sid=deleting.sid), Conflict)
+        cancelling = Deferred.fromCoroutine(self.service.cancel_operation(call(), sid=stopping.sid))
+        self.clock.advance(60.0)
+        self.assertEqual(self.successResultOf(cancelling).state, OperationState.CANCELLED)
+        removed.callback(None)
+        deleted = self.get(self.service.get_operation(call(), sid=deleting.sid))
+        self.assertEqual(deleted.state, OperationState.SUCCEEDED)
+
+    def begin(self, name: str, **params: Any) -> Operation:
+        """The operation of a call about the VM web, under way."""
+
+        async def work(handle: Any) -> Any:
+            asked = attrs.evolve(call(), operation=handle)
+            return await getattr(self.service, name)(asked, vm="web", **params)
+
+        method = methods_of(ComputeService)[name]
+        begun: Operation = self.get(self.operations.run(call(), method, {}, work, wait=False))
+        return begun
+
 
 class RecoveryTests(NodeTestCase):
     """How operations end that a crash interrupted."""
