@@ -116,6 +116,9 @@ def forward_response(
     for lower, name, value in head.fields:
         if lower in _HOP_BY_HOP or lower in head.options or lower.startswith(b"x-hero-"):
             continue
+        # RFC 9110 section 8.6. A client that believes one would wait for a body.
+        if lower == b"content-length" and (head.status < 200 or head.status == 204):
+            continue
         seen_id = seen_id or lower == b"x-request-id"
         lines.append(name + b": " + value)
     if not seen_id and head.status >= 200:

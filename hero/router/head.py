@@ -135,7 +135,7 @@ def parse_response_head(block: bytes, method: bytes, limits: Limits) -> Response
         fields = parse_fields(rest[:-2], max_fields=limits.fields * 2, max_line=limits.head)
         named = _collect(fields)
         framing, length = _response_framing(method, status, minor, named)
-        options = frozenset(parse_list(named.get(b"connection", [])))
+        options = _connection_options(named)
     except Malformed as error:
         raise BadAnswer(error.detail) from None
     upgrade = named.get(b"upgrade", [])

@@ -143,6 +143,10 @@ class AnswerTests(RouterCase):
         self.assertEqual(received.count(b"HTTP/1.1 "), 5)
         self.assertIn(b"Content-Length: 1000\r\n", received)
 
+    async def test_length_of_a_204_is_not_passed_on(self) -> None:
+        self.serve(replying(b"HTTP/1.1 204 No Content\r\nContent-Length: 5\r\n\r\n"))
+        self.assertNotIn(b"Content-Length", await self.ask(GET_AND_CLOSE))
+
     async def test_chunked_answer_passes_with_its_trailer(self) -> None:
         body = b"3\r\nabc\r\n4\r\ndefg\r\n0\r\nX-Sum: 7\r\n\r\n"
         self.serve(replying(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + body))
@@ -202,6 +206,7 @@ class AnswerTests(RouterCase):
             b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab",
             b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
             b"HTTP/1.1 200 OK\r\nX: a\nSet-Cookie: b\r\n\r\n",
+            b"HTTP/1.1 200 OK\r\nConnection: content-length\r\nContent-Length: 2\r\n\r\nok",
             b"HTTP/1.1 101 Switching\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\n",
             b"HTTP/1.1 100 Continue\r\n\r\n" * 20,
         ):
