@@ -38,8 +38,17 @@ class TlsDoorway(BufferingTLSTransport):
         super().dataReceived(data)  # type: ignore[no-untyped-call]
 
 
+class _TlsFactory(TLSMemoryBIOFactory):
+    """Builds no connection where *wrappedFactory* builds none; Twisted's own fails then."""
+
+    protocol = TlsDoorway
+
+    def buildProtocol(self, addr: Any) -> Any:
+        """See `IProtocolFactory`."""
+        inner = self.wrappedFactory.buildProtocol(addr)
+        return TlsDoorway(self, inner) if inner is not None else None
+
+
 def over_tls(tls: IOpenSSLServerConnectionCreator, factory: Factory, clock: Any) -> Factory:
     """A factory whose connections speak TLS on the way to *factory*'s protocols."""
-    wrapped = TLSMemoryBIOFactory(tls, False, factory, clock)
-    wrapped.protocol = TlsDoorway
-    return wrapped  # type: ignore[return-value]
+    return _TlsFactory(tls, False, factory, clock)  # type: ignore[return-value]

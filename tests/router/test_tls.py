@@ -17,6 +17,7 @@ from hero.identity.tls import ServerTls, client_tls, peer_identity
 from hero.paths import HeroPaths
 from hero.router.door import Door
 from hero.router.gateway import GatewayFactory
+from hero.router.limits import Limits
 from hero.router.tls_listener import over_tls
 from tests.router.backend import H11Service
 from tests.router.harness import RouterCase, Wire
@@ -24,7 +25,9 @@ from tests.router.harness import RouterCase, Wire
 GET = b"GET /demo/web/ HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
 
 
-class TlsTests(RouterCase):
+class TlsCase(RouterCase):
+    """A router whose port speaks TLS."""
+
     def make_door(self) -> Door:
         return Door(self.tokens, peer_identity=peer_identity)
 
@@ -54,6 +57,8 @@ class TlsTests(RouterCase):
         self.wires.append(wire)
         return wire
 
+
+class TlsTests(TlsCase):
     async def test_certificate_makes_a_caller(self) -> None:
         service = H11Service({"access": "cluster"})
         self.serve(service)
@@ -91,3 +96,15 @@ class TlsTests(RouterCase):
         wire = await self.secure(with_certificate=False)
         wire.send(GET)
         self.assertTrue((await wire.rest()).endswith(b"\r\n\r\n" + body))
+
+
+class FullTests(TlsCase):
+    """With one connection, the door is full."""
+
+    limits = Limits(linger_time=0.5, stop_time=1.0, connections=1)
+
+    async def test_connection_too_many_is_closed_at_once(self) -> None:
+        first = await self.connect()
+        self.assertEqual(await (await self.connect()).rest(), b"")
+        self.assertFalse(first.closed)
+        self.assertEqual(self.metrics.rejections["too_many_connections"], 1)
