@@ -220,7 +220,11 @@ class ComputeRuntime(MultiService):
         if self._loop.unknown_guests:
             found.append(f"guests without a record: {', '.join(self._loop.unknown_guests)}")
         if self.facts.division.count == 0:
-            found.append("the machine has too little memory for one slice")
+            found.append(
+                "the machine has too little memory for one slice: set HERO_SLICE_MEMORY to less"
+            )
+        elif self.facts.division.disk == 0:
+            found.append("the file system of the VMs is full: new ones get no disk")
         return [problem for problem in found if problem is not None]
 
     def _changed(self, record: VmRecord) -> None:

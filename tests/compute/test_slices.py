@@ -6,7 +6,16 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from hero.compute.errors import SliceUnavailable
 from hero.compute.model import Slice
-from hero.compute.slices import GIB, MIB, Division, allocate, divide, parse_size, resize
+from hero.compute.slices import (
+    GIB,
+    LEAST_SLICE_MEMORY,
+    MIB,
+    Division,
+    allocate,
+    divide,
+    parse_size,
+    resize,
+)
 from hero.errors import InvalidConfiguration, NotFound
 
 
@@ -36,12 +45,13 @@ class DivideTests(SynchronousTestCase):
         )
 
     def test_slice_in_which_nothing_runs(self) -> None:
-        """A slice that no guest fits in is refused."""
-        self.assertRaises(
-            InvalidConfiguration, divide, total_memory=GIB, usable_disk=GIB, slice_memory=MIB
-        )
+        """A slice that no guest fits in is refused; one of 64 MiB is not enough to boot."""
+        for size in (MIB, 64 * MIB):
+            self.assertRaises(
+                InvalidConfiguration, divide, total_memory=GIB, usable_disk=GIB, slice_memory=size
+            )
 
-    @given(st.integers(0, 2**50), st.integers(0, 2**50), st.integers(64 * MIB, 2**45))
+    @given(st.integers(0, 2**50), st.integers(0, 2**50), st.integers(LEAST_SLICE_MEMORY, 2**45))
     def test_never_more_than_there_is(self, memory: int, disk: int, slice_memory: int) -> None:
         """Slices together never exceed the machine."""
         division = divide(total_memory=memory, usable_disk=disk, slice_memory=slice_memory)
@@ -96,6 +106,11 @@ class AllocateTests(SynchronousTestCase):
         error = self.assertRaises(SliceUnavailable, allocate, [free(0), used(1)], 2)
         self.assertEqual(error.data, {"slices_free": 1, "slices": 2})
         self.assertIn("delete a VM", error.hint or "")
+
+    def test_machine_without_slices(self) -> None:
+        """There is nothing to delete, so the advice is another."""
+        error = self.assertRaises(SliceUnavailable, allocate, [], 1)
+        self.assertIn("HERO_SLICE_MEMORY", error.hint or "")
 
     def test_named_in_use_or_unknown(self) -> None:
         """These are different mistakes."""
