@@ -6,6 +6,7 @@ survives the loss of power.
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,10 +15,13 @@ from alembic import command
 from alembic.config import Config
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import make_url
+from sqlalchemy.exc import OperationalError
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorThreads
 from twisted.internet.threads import deferToThreadPool
 from twisted.python.threadpool import ThreadPool
+
+from hero.errors import Unavailable
 
 _T = TypeVar("_T")
 
@@ -68,8 +72,16 @@ class Database:
 
     def _transact(self, work: Callable[[Connection], _T]) -> _T:
         assert self._engine is not None, "the database is not open"
-        with self._engine.begin() as connection:
-            return work(connection)
+        try:
+            with self._engine.begin() as connection:
+                return work(connection)
+        except OperationalError as error:
+            if getattr(error.orig, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
+                raise Unavailable(
+                    f"the disk is full on which {self._engine.url.database} is",
+                    hint="make room on it, and call again",
+                ) from error
+            raise
 
 
 def migrate(connection: Connection, migrations: Path) -> None:

@@ -13,6 +13,7 @@ from twisted.internet.defer import Deferred
 from twisted.trial.unittest import TestCase
 
 from hero import store
+from hero.errors import Unavailable
 from hero.store import Database
 from tests.rpc.pets import MIGRATIONS
 
@@ -59,6 +60,20 @@ class DatabaseTests(TestCase):
         with self.assertRaises(KeyError):
             await self.database.run(work)
         self.assertEqual(await self.count(), 0)
+
+    async def test_full_disk(self) -> None:
+        """It is told as what it is, and the next transaction may find room again."""
+
+        def fill(connection: sa.Connection) -> None:
+            connection.execute(sa.text("pragma max_page_count = 1"))
+            connection.execute(sa.text("create table filling as select zeroblob(100000)"))
+
+        with self.assertRaises(Unavailable) as caught:
+            await self.database.run(fill)
+        self.assertIn("x.db", caught.exception.detail)
+        await self.database.run(lambda c: c.execute(sa.text("pragma max_page_count = 1000000")))
+        await self.database.run(self.insert)
+        self.assertEqual(await self.count(), 1)
 
     async def test_transaction_under_way_is_not_cancelled(self) -> None:
         running = self.database.run(self.insert)
