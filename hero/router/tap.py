@@ -102,6 +102,8 @@ def makeService(options: Options) -> IService:
     except HeroError as error:
         hint = f"\n{error.hint}" if error.hint else ""
         raise SystemExit(f"hero-router: {error.detail}{hint}") from None
+    except OSError as error:
+        raise SystemExit(f"hero-router: {error}") from None
 
 
 def _assemble(reactor: Any, options: Options) -> IService:

@@ -117,3 +117,12 @@ class ProcessTests(TestCase):
         self.assertEqual(ended.exitCode, 1)
         self.assertIn(b"hero join", run.said)
         self.assertNotIn(b"Traceback", run.said)
+
+    async def test_access_log_that_cannot_be_opened_is_named(self) -> None:
+        run = self.run_router(
+            "--access-log", f"{self.home}/no/such.log", "--listen", "tcp:0:interface=127.0.0.1"
+        )
+        ended = await run.ended
+        self.assertEqual(ended.exitCode, 1)
+        self.assertIn(b"/no/such.log", run.said)
+        self.assertNotIn(b"Traceback", run.said)
