@@ -131,6 +131,11 @@ class OperationLog:
         self._max_running = max_running
         self._running: dict[str, _Running] = {}
         self._waiters: dict[str, list[Deferred[None]]] = {}
+        #: Operations that are being written down, for their work to start.
+        self._starting = 0
+        #: Operations that ended while the database could not be written; the next one takes them
+        #: along.
+        self._unwritten: dict[str, Operation] = {}
         self._next_prune = 0.0
         self._stopped = False
         self.requests = RequestLog(database, clock, _TABLES.requests)
@@ -152,15 +157,19 @@ class OperationLog:
         seconds have passed, whichever is first; one that failed raises its error, whose data names
         it as ``operation``. Raises `RequestIdReused`, `Unavailable`.
         """
-        if self._stopped or len(self._running) >= self._max_running:
+        if self._stopped:
+            raise _stopping()
+        if len(self._running) + self._starting >= self._max_running:
             raise Unavailable("too many operations are under way", retry_after=5)
         operation = self._new(call, method, target)
-        digest = call_digest(method, params)
-        known = await self._database.run(lambda c: self._insert(c, operation, digest))
-        if known is None:
-            self._start(operation, work)
-        else:
+        known = await self._write_down(operation, call_digest(method, params))
+        if known is not None:
             operation = known
+        elif self._stopped:
+            # It is in the database, for `interrupted`.
+            raise _stopping()
+        else:
+            self._start(operation, work)
         if not wait:
             return self._current(operation)
         return _outcome(await self.get(operation.sid, timeout))
@@ -220,7 +229,8 @@ class OperationLog:
             .order_by(_operations.c.number)
         )
         rows = await self._database.run(lambda c: c.execute(query).all())
-        return [from_row(row) for row in rows if row.sid not in self._running]
+        known = self._running.keys() | self._unwritten.keys()
+        return [from_row(row) for row in rows if row.sid not in known]
 
     async def finish(
         self, sid: str, *, result: Any = None, error: HeroError | None = None
@@ -250,10 +260,27 @@ class OperationLog:
             node_sid=self._node_sid,
         )
 
+    async def _write_down(self, operation: Operation, digest: str) -> Operation | None:
+        """Write *operation* down; or return the one that has its request id."""
+        unwritten = list(self._unwritten.values())
+
+        def work(connection: sa.Connection) -> Operation | None:
+            for ended in unwritten:
+                connection.execute(_update_row(ended))
+            return self._insert(connection, operation, digest)
+
+        self._starting += 1
+        try:
+            known = await self._database.run(work)
+        finally:
+            self._starting -= 1
+        for ended in unwritten:
+            self._unwritten.pop(ended.sid, None)
+        return known
+
     def _insert(
         self, connection: sa.Connection, operation: Operation, digest: str
     ) -> Operation | None:
-        """Write *operation* down; or return the one that has its request id."""
         if operation.request_id is not None:
             row = connection.execute(
                 sa.select(_operations).where(
@@ -334,6 +361,9 @@ class OperationLog:
         )
         try:
             await self._write(ended)
+        except (Unavailable, sa.exc.DBAPIError):
+            self._log.failure("the end of operation {sid} is not written down yet", sid=ended.sid)
+            self._unwritten[ended.sid] = ended
         finally:
             self._running.pop(ended.sid, None)
             for waiter in tuple(self._waiters.pop(ended.sid, ())):
@@ -350,12 +380,7 @@ class OperationLog:
         self._publish(after)
 
     async def _write(self, operation: Operation) -> None:
-        statement = (
-            _operations.update()
-            .where(_operations.c.sid == operation.sid)
-            .values(**to_row(operation))
-        )
-        await self._database.run(lambda c: c.execute(statement))
+        await self._database.run(lambda c: c.execute(_update_row(operation)))
 
     async def _read(self, sid: str) -> Operation:
         query = sa.select(_operations).where(_operations.c.sid == sid)
@@ -383,7 +408,9 @@ class OperationLog:
     def _current(self, stored: Operation) -> Operation:
         """What is known in memory, which is newer than *stored* while the work runs."""
         running = self._running.get(stored.sid)
-        return running.handle.operation if running is not None else stored
+        if running is not None:
+            return running.handle.operation
+        return self._unwritten.get(stored.sid, stored)
 
     def _publish(self, operation: Operation) -> None:
         if self._events is not None:
@@ -397,6 +424,15 @@ def call_digest(method: Method, params: dict[str, Any]) -> str:
     """What tells two calls apart that carry the same request id. *params* are JSON values."""
     value = msgspec.json.encode([method.qualified_name, params], order="sorted")
     return hashlib.sha256(value).hexdigest()
+
+
+def _update_row(operation: Operation) -> sa.Update:
+    columns = _operations.c
+    return _operations.update().where(columns.sid == operation.sid).values(**to_row(operation))
+
+
+def _stopping() -> Unavailable:
+    return Unavailable("the service is stopping", retry_after=5)
 
 
 def _outcome(operation: Operation) -> Operation:

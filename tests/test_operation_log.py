@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from typing import Any
+from unittest import mock
 
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError, Deferred, DeferredList, fail
 from twisted.trial.unittest import SynchronousTestCase
 
 from hero.errors import Conflict, InternalError, NotFound, RequestIdReused, Unavailable
@@ -146,6 +147,31 @@ class OperationTests(OperationTestCase):
         await self.log.get(operation.sid, 60)
         await self.run_op()
 
+    async def test_number_begun_at_once_is_bounded(self) -> None:
+        self.log = OperationLog(self.database, self.clock, max_running=2)
+        begun = [Deferred.fromCoroutine(self.run_op(wait=False)) for _ in range(5)]
+        outcomes = await DeferredList(begun, consumeErrors=True)
+        self.assertEqual([ok for ok, _ in outcomes], [True] * 2 + [False] * 3)
+        self.assertEqual(self.begun, 2)
+
+    async def test_end_that_could_not_be_written_down_is_known(self) -> None:
+        """A disk that is full for a while does not leave an operation under way for ever."""
+        operation = await self.run_op(wait=False)
+        waiting = Deferred.fromCoroutine(self.log.get(operation.sid, 60))
+        await self.database.run(lambda c: None)
+        full = Unavailable("the disk is full")
+        with mock.patch.object(self.log, "_write", lambda _: fail(full)):
+            self.release.callback("done")
+        self.assertEqual((await waiting).result, "done")
+        with self.assertRaises(Conflict) as caught:
+            await self.log.cancel(operation.sid)
+        self.assertIn("succeeded already", caught.exception.detail)
+        self.assertEqual(await self.log.interrupted(), [])
+        await self.run_op()
+        self.reopen()
+        self.assertEqual((await self.log.get(operation.sid)).result, "done")
+        self.flushLoggedErrors(Unavailable)
+
     async def test_old_operations_are_forgotten(self) -> None:
         self.release.callback(None)
         old = await self.run_op()
@@ -274,6 +300,14 @@ class RequestIdTests(OperationTestCase):
         self.reopen()
         (interrupted,) = await self.log.interrupted()
         self.assertEqual(interrupted.sid, operation.sid)
+
+    async def test_stop_leaves_to_recovery_also_what_has_not_begun(self) -> None:
+        beginning = Deferred.fromCoroutine(self.run_op(wait=False))
+        self.log.stop()
+        await self.assertFailure(beginning, Unavailable)
+        self.assertEqual(self.begun, 0)
+        (interrupted,) = await self.log.interrupted()
+        self.assertEqual(interrupted.kind, "train")
 
 
 class AnswerTests(DatabaseTestCase):
