@@ -23,7 +23,7 @@ from hero.compute.guest import (
     StopReason,
 )
 from hero.compute.hypervisor import qemu_command
-from hero.compute.hypervisor.errors import DiskFailed
+from hero.compute.hypervisor.errors import DiskFailed, GuestNotStarted
 from hero.compute.hypervisor.qemu_guest import QemuGuest, load_guest, program_missing
 from hero.compute.hypervisor.run_record import RunRecord, has_record, write_record
 from hero.compute.interfaces import GuestObserver, IHypervisor
@@ -57,15 +57,21 @@ class QemuHypervisor:
 
     async def create_disk(self, spec: GuestSpec) -> None:
         """Make the guest's own disk over its image's, as a qcow2 file."""
-        guest = self._known_or_new(spec)
-        async with guest.lock:
-            await self._create_disk(spec)
+        try:
+            guest = self._known_or_new(spec)
+            async with guest.lock:
+                await self._create_disk(spec)
+        except OSError as error:
+            raise DiskFailed(_trouble(spec, error)) from error
 
     async def start(self, spec: GuestSpec) -> GuestObservation:
         """Boot the guest, making its disk if need be; one that runs or is paused is left alone."""
-        guest = self._known_or_new(spec)
-        async with guest.lock:
-            await self._start(guest, spec)
+        try:
+            guest = self._known_or_new(spec)
+            async with guest.lock:
+                await self._start(guest, spec)
+        except OSError as error:
+            raise GuestNotStarted(_trouble(spec, error)) from error
         return guest.observation()
 
     async def stop(self, sid: str, grace: float) -> StopReason:
@@ -106,7 +112,10 @@ class QemuHypervisor:
             consumeErrors=True,
         )
         for sid in guests:
-            await self._in_thread(trim_console, self.console_path(sid))
+            try:
+                await self._in_thread(trim_console, self.console_path(sid))
+            except OSError as error:
+                _log.warn("the console of {sid} is not trimmed: {error}", sid=sid, error=error)
         return {sid: guest.observation() for sid, guest in guests.items()}
 
     async def remove(self, sid: str) -> None:
@@ -114,6 +123,8 @@ class QemuHypervisor:
         try:
             guest = await self._found(sid)
         except NotFound:
+            # A guest that was not even recorded may have left its directory.
+            await self._in_thread(shutil.rmtree, self._vms_dir / sid, ignore_errors=True)
             return
         async with guest.lock:
             await self._remove(guest)
@@ -230,6 +241,11 @@ class QemuHypervisor:
 async def _adopt(guest: QemuGuest) -> None:
     async with guest.lock:
         await guest.adopt()
+
+
+def _trouble(spec: GuestSpec, error: OSError) -> str:
+    where = f": {error.filename}" if error.filename else ""
+    return f"guest {spec.sid}: {error.strerror or error}{where}"
 
 
 def _room_taken(path: Path) -> int:

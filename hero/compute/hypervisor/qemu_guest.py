@@ -159,11 +159,12 @@ class QemuGuest:
 
     async def kill(self) -> None:
         """Pull the plug."""
-        if self._record.over or self._process is None:
+        if self._record.over or (self._process is None and not self._find()):
             return
         with self._commanding():
             self._note(reason=StopReason.KILLED)
-            self._process.kill()
+            if self._process is not None:
+                self._process.kill()
             if not await self._wait_until_gone(_KILL_LIMIT):
                 raise GuestControlFailed(
                     f"the process {self._record.pid} of guest {self.sid} cannot be killed",
@@ -286,6 +287,9 @@ class QemuGuest:
         except QmpError:
             line.close()
             raise
+        except (LookupError, TypeError) as error:
+            line.close()
+            raise QmpLost(f"what answers at {self.directory} is not QEMU") from error
         return line
 
     async def _connect(self, socket: str) -> QmpClient:

@@ -90,7 +90,9 @@ class QmpClient(LineOnlyReceiver):
         finally:
             self._waiting.pop(number, None)
         if "error" in answer:
-            raise QmpRefused(f"{command}: {answer['error'].get('desc', 'QEMU refused')}")
+            error = answer["error"]
+            words = error.get("desc") if isinstance(error, dict) else error
+            raise QmpRefused(f"{command}: {words or 'QEMU refused'}")
         return answer.get("return")
 
     def close(self) -> None:
@@ -108,7 +110,8 @@ class QmpClient(LineOnlyReceiver):
             _log.error("QEMU sent something that is not QMP: {line!r}", line=line[:200])
             self.close()
         elif "event" in message:
-            self._handle_event(message["event"], message.get("data") or {})
+            data = message.get("data")
+            self._handle_event(message["event"], data if isinstance(data, dict) else {})
         elif "QMP" in message:
             Deferred.fromCoroutine(self._negotiate())
         else:

@@ -58,13 +58,14 @@ def has_record(directory: Path) -> bool:
 
 
 def read_record(directory: Path) -> RunRecord:
-    """The record in *directory*, which is named by the guest's sid.
+    """The record in *directory*, which is named by the guest's sid, a copy's by another.
 
     One that a power failure spoilt counts as a run which that power failure ended.
     """
     try:
         members = json.loads((directory / _FILE).read_bytes())
         reason = members.pop("reason")
+        members["sid"] = directory.name
         return RunRecord(reason=None if reason is None else StopReason(reason), **members)
     except (ValueError, TypeError, KeyError):
         return RunRecord(sid=directory.name, reason=StopReason.HOST_REBOOT)
