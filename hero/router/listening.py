@@ -34,10 +34,18 @@ class Listener:
     description: str | None = None
 
     def endpoint(self, reactor: Any) -> Any:
-        """The endpoint to listen on. The socket then belongs to the reactor."""
+        """The endpoint to listen on. The socket then belongs to the reactor.
+
+        Raises `InvalidConfiguration` where systemd passed no such socket.
+        """
         if self.sock is None:
             assert self.description is not None
-            return serverFromString(reactor, self.description)
+            try:
+                return serverFromString(reactor, self.description)
+            except (ValueError, LookupError):
+                raise InvalidConfiguration(
+                    f"{self.description!r} names no socket that systemd passed"
+                ) from None
         family = self.sock.family
         return AdoptedStreamServerEndpoint(reactor, self.sock.detach(), family)
 

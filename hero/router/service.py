@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -68,7 +69,11 @@ class ListeningService(Service):
         temporary.replace(self._state_file)
 
     def _failed(self, failure: Any) -> None:
-        _log.error("cannot listen: {reason}", reason=failure.getErrorMessage())
+        print(
+            f"hero-router: cannot listen: {failure.getErrorMessage()}", file=sys.stderr, flush=True
+        )
+        # twistd has no other way to end with a status of one's own.
+        self._reactor.addSystemEventTrigger("after", "shutdown", os._exit, 1)
         self._reactor.callWhenRunning(self._reactor.stop)
 
     def stopService(self) -> Deferred[None]:

@@ -126,3 +126,10 @@ class ProcessTests(TestCase):
         self.assertEqual(ended.exitCode, 1)
         self.assertIn(b"/no/such.log", run.said)
         self.assertNotIn(b"Traceback", run.said)
+
+    async def test_socket_that_systemd_did_not_pass_ends_the_process(self) -> None:
+        run = self.run_router("--listen", "systemd:domain=INET:index=0")
+        ended = await run.ended
+        self.assertEqual(ended.exitCode, 1)
+        self.assertIn(b"'systemd:domain=INET:index=0' names no socket", run.said)
+        self.assertNotIn(b"Traceback", run.said)
