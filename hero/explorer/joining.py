@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import attrs
-from sqlalchemy import select, update
+from sqlalchemy import Connection, select, update
 
 from hero.errors import Conflict
 from hero.explorer.model import Certificate, JoinToken, Membership
@@ -170,18 +170,17 @@ class Joining:
             advertise_address=advertise_address,
             joined_at=self._now(),
         )
-        await self._registry.add(record)
-        bind = (
-            update(join_tokens)
-            .where(join_tokens.c.sid == token_sid, join_tokens.c.key_hash.is_(None))
-            .values(key_hash=key_hash, node_sid=record.sid)
-        )
-        if await self._database.run(lambda c: c.execute(bind).rowcount) == 0:
-            await self._registry.change(record.sid, removed_at=self._now())
-            raise JoinTokenUsed(
-                f"another request is using the token {token_sid} at this moment",
-                hint="if that was this machine, run the same command again; else " + _NEW_TOKEN,
-            )
+        unused = (join_tokens.c.sid == token_sid, join_tokens.c.key_hash.is_(None))
+        bind = update(join_tokens).where(*unused).values(key_hash=key_hash, node_sid=record.sid)
+
+        def use_up(connection: Connection) -> None:
+            if connection.execute(bind).rowcount == 0:
+                raise JoinTokenUsed(
+                    f"another request is using the token {token_sid} at this moment",
+                    hint="if that was this machine, run the same command again; else " + _NEW_TOKEN,
+                )
+
+        await self._registry.add(record, use_up)
         return record
 
     async def _again(self, node_sid: str, advertise_address: str) -> NodeRecord:

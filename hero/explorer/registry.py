@@ -197,10 +197,13 @@ class Registry:
         self._note(record)
         return accepted
 
-    async def add(self, record: NodeRecord) -> None:
-        """A node joined. Raises `NameTaken`."""
+    async def add(
+        self, record: NodeRecord, prove: Callable[[Connection], None] = lambda _: None
+    ) -> None:
+        """A node joined. Raises `NameTaken`, and what *prove* raises in the same transaction."""
 
         def work(connection: Connection) -> list[str]:
+            prove(connection)
             replaced = _free_name(connection, record, self._now())
             _write(connection, record)
             return replaced

@@ -106,6 +106,17 @@ class JoinTests(JoinTestCase):
         self.assertEqual(len([o for o in outcomes if o is not None]), 1)
         self.assertEqual(len((await self.admin.list_nodes()).items), 1)
 
+    async def test_repeated_before_the_answer(self) -> None:
+        """A machine that asks again while it is let in is that node, once; nothing is undone."""
+        token, csr = await self.token(), build_request(new_key())
+        joins = [Deferred.fromCoroutine(self.join(token, csr)) for _ in range(3)]
+        for each in joins:
+            each.addErrback(lambda failure: failure.trap(JoinTokenUsed) and None)
+        sids = {membership.node_sid for membership in await gatherResults(joins) if membership}
+        sids.add((await self.join(token, csr)).node_sid)
+        nodes = (await self.admin.list_nodes()).items
+        self.assertEqual({node.sid for node in nodes}, sids)
+
     async def test_unknown(self) -> None:
         """A secret that was never made here."""
         token = await self.token()
