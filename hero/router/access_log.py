@@ -10,6 +10,8 @@ import attrs
 from twisted.logger import ILogObserver, LogEvent, Logger
 from zope.interface import implementer
 
+_log = Logger()
+
 
 @attrs.define(kw_only=True)
 class Record:
@@ -76,13 +78,24 @@ _FIELDS = (
 
 @implementer(ILogObserver)
 class JsonLines:
-    """Writes the events of an `AccessLog` to *file*, one JSON object a line."""
+    """Writes the events of an `AccessLog` to *file*, one JSON object a line.
+
+    A line that cannot be written, as on a full disk, is lost; its request is not.
+    """
 
     def __init__(self, file: HasWrite | TextIO) -> None:
         self._file = file
+        self._losing = False
 
     def __call__(self, event: LogEvent) -> None:
         at = datetime.fromtimestamp(event["log_time"], UTC)
         line = {"time": at.isoformat(timespec="milliseconds")}
         line.update((name, event[name]) for name in _FIELDS if event.get(name) is not None)
-        self._file.write(json.dumps(line) + "\n")
+        try:
+            self._file.write(json.dumps(line) + "\n")
+        except (OSError, ValueError) as error:  # ValueError: it is closed, after a failed rotation
+            if not self._losing:
+                _log.error("the access log cannot be written: {reason}", reason=str(error))
+            self._losing = True
+        else:
+            self._losing = False
