@@ -28,7 +28,7 @@ class RunRecordTests(TestCase):
     def test_round_trip(self) -> None:
         """What was written is read."""
         record = RunRecord(
-            sid="vm-1",
+            sid=self.directory.name,
             uuid="u",
             boot_id=this_boot(),
             pid=12,
