@@ -106,9 +106,9 @@ class ImagesAfter:
                 await self._preparation()
                 self._prepared = True
                 self.problem = None
-        except HeroError as error:
-            self.problem = error.detail
-            _log.warn("not prepared for image {image}: {error}", image=name, error=error.detail)
+        except (HeroError, OSError) as error:
+            self.problem = error.detail if isinstance(error, HeroError) else str(error)
+            _log.warn("not prepared for image {image}: {error}", image=name, error=self.problem)
         finally:
             self._lock.release()
         return files

@@ -56,3 +56,10 @@ class ImagesAfterTests(SynchronousTestCase):
         self.preparations[1].callback(None)
         self.successResultOf(second)
         self.assertIsNone(self.images.problem)
+
+    def test_preparation_whose_outcome_cannot_be_kept(self) -> None:
+        """A full disk keeps no image back either."""
+        first = self.ask()
+        self.preparations[0].errback(OSError(28, "No space left on device"))
+        self.successResultOf(first)
+        self.assertIn("No space left", self.images.problem or "")

@@ -57,17 +57,18 @@ esac
 
 
 def load_micro(directory: Path) -> ImageFiles | None:
-    """The image in *directory*, if a build of this version was finished there."""
+    """The image in *directory*, if a build of this version was finished there and is complete."""
     try:
         manifest = json.loads((directory / _MANIFEST).read_bytes())
-    except (FileNotFoundError, ValueError):
+    except (OSError, ValueError):
         return None
-    if manifest.get("version") != _VERSION:
+    kernel, initrd = directory / "vmlinuz", directory / "initrd"
+    if manifest.get("version") != _VERSION or not (kernel.is_file() and initrd.is_file()):
         return None
     return ImageFiles(
         name=NAME,
-        kernel=directory / "vmlinuz",
-        initrd=directory / "initrd",
+        kernel=kernel,
+        initrd=initrd,
         cmdline=_CMDLINE,
         digest=manifest["digest"],
     )

@@ -89,6 +89,13 @@ class MicroTests(TestCase):
         self.assertEqual(image.digest, digest)
         self.assertEqual([path.name for path in self.images.iterdir()], ["micro"])
 
+    async def test_incomplete(self) -> None:
+        """An image of which somebody deleted a part is no image, and is built again."""
+        digest = await self.build()
+        (self.directory / "vmlinuz").unlink()
+        self.assertIsNone(micro.load_micro(self.directory))
+        self.assertEqual(await self.build(), digest)
+
     async def test_leftovers(self) -> None:
         """What a build left that was killed is swept away by the next."""
         (self.images / ".building-micro-x/root").mkdir(parents=True)
