@@ -16,6 +16,7 @@ from twisted.internet.defer import CancelledError, DeferredLock, DeferredSemapho
 from twisted.logger import Logger
 
 from hero.compute.guest import GuestSpec
+from hero.compute.hypervisor.errors import GuestFilesGone
 from hero.compute.interfaces import IHypervisor, IImageStore
 from hero.compute.lifecycle import Command, check_command
 from hero.compute.model import VmState, WantedState
@@ -240,7 +241,13 @@ class VmActor:
             )
 
     async def _boot_record(self, record: VmRecord) -> VmRecord:
-        return await self._boot(record, await self._spec(record))
+        spec = await self._spec(record)
+        if not spec.directory.is_dir():
+            raise GuestFilesGone(
+                f"the files of VM {record.name} are not at {spec.directory}",
+                hint="bring them back (is their file system mounted?), or delete the VM",
+            )
+        return await self._boot(record, spec)
 
     async def _boot(self, record: VmRecord, spec: GuestSpec) -> VmRecord:
         self._step("start.guest", record.sid)

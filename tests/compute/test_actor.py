@@ -8,7 +8,7 @@ from twisted.internet.defer import CancelledError, Deferred
 
 from hero.compute.errors import SliceUnavailable
 from hero.compute.guest import GuestState
-from hero.compute.hypervisor.errors import DiskFailed, GuestNotStarted
+from hero.compute.hypervisor.errors import DiskFailed, GuestFilesGone, GuestNotStarted
 from hero.compute.model import VmState, WantedState
 from hero.errors import Conflict, NotFound
 from tests.compute.inline import NodeTestCase, record
@@ -118,6 +118,16 @@ class ActorTests(NodeTestCase):
         self.assertEqual(self.successResultOf(self.store.get(SID)), failed)
         broken.restore()
         self.assertIsNone(self.get(self.actor.start(SID)).reason)
+
+    def test_start_without_files(self) -> None:
+        """A VM whose files are gone is not given an empty disk instead."""
+        self.deploy(wanted=WantedState.STOPPED)
+        directory = self.directory / SID
+        directory.rename(self.directory / "elsewhere")
+        self.fails(self.actor.start(SID), GuestFilesGone)
+        self.assertFalse(directory.exists())
+        (self.directory / "elsewhere").rename(directory)
+        self.assertEqual(self.get(self.actor.start(SID)).state, VmState.RUNNING)
 
     def test_commands_that_do_not_fit(self) -> None:
         """They are refused in words, and change nothing."""

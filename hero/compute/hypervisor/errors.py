@@ -31,3 +31,10 @@ class DiskFailed(HeroError):
 
     kind = "disk_failed"
     code = -32043
+
+
+class GuestFilesGone(HeroError):
+    """The VM's disk is not where it was; an empty one is not put in its place."""
+
+    kind = "guest_files_gone"
+    code = -32044
