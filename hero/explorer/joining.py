@@ -181,6 +181,7 @@ class Joining:
                 )
 
         await self._registry.add(record, use_up)
+        self.write_revoked()
         return record
 
     async def _again(self, node_sid: str, advertise_address: str) -> NodeRecord:

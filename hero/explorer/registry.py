@@ -292,9 +292,12 @@ class Registry:
 def _free_name(connection: Connection, record: NodeRecord, now: datetime) -> list[str]:
     """Make sure that no other node has the name of *record*.
 
-    A machine that joined under the name and never reported was given up half-way; it is in
-    nobody's way. The sids of such are returned.
+    The same machine, by its key, that joined under the name and never reported was given up
+    half-way and is in nobody's way. The sids of such are returned.
     """
+    keys = schema.join_tokens.c
+    key_of = select(keys.key_hash).where
+    key = connection.scalar(key_of(keys.node_sid == record.sid))
     holders = connection.execute(
         select(schema.nodes).where(
             schema.nodes.c.name == record.name,
@@ -303,7 +306,8 @@ def _free_name(connection: Connection, record: NodeRecord, now: datetime) -> lis
         )
     ).all()
     for holder in holders:
-        if holder.last_seen is not None:
+        same = key is not None and key == connection.scalar(key_of(keys.node_sid == holder.sid))
+        if holder.last_seen is not None or not same:
             raise NameTaken(
                 f"the cluster has a node named {record.name} already: {holder.sid}",
                 hint="choose another name with --name, or remove the old node first: "

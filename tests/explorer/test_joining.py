@@ -145,10 +145,20 @@ class JoinTests(JoinTestCase):
 
     async def test_leftovers_are_in_nobodys_way(self) -> None:
         """A join that was given up half-way does not hold the name."""
-        await self.join(await self.token(), build_request(new_key()))
-        again = await self.join(await self.token(), build_request(new_key()))
+        csr = build_request(new_key())
+        first = await self.join(await self.token(), csr)
+        again = await self.join(await self.token(), csr)
         nodes = (await self.admin.list_nodes()).items
         self.assertEqual([n.sid for n in nodes], [again.node_sid])
+        self.assertIn(first.node_sid, RevokedNodes(self.cluster.paths.state / "revoked.json"))
+
+    async def test_another_machine_of_the_same_name(self) -> None:
+        """One that has joined and is about to report is not thrown out by its namesake."""
+        await self.join(await self.token(), build_request(new_key()))
+        call = self.join(await self.token(), build_request(new_key()))
+        error = await self.assert_refused(NameTaken, call)
+        self.assertIn("hero node remove", error.hint)
+        self.assertEqual([n.name for n in (await self.admin.list_nodes()).items], ["w1"])
 
     async def test_bad_request_for_a_certificate(self) -> None:
         """What is no signing request uses up nothing."""
