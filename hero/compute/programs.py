@@ -59,7 +59,7 @@ async def run_program(
 
     *environment* is added to `program_environment`. *reactor* provides `IReactorProcess` and
     `IReactorTime`. Raises `ProgramMissing`; and `hero.errors.Timeout` after *limit* seconds,
-    having killed the program.
+    having killed the program. It is killed as well when this process dies.
     """
     environ = {**program_environment(), **(environment or {})}
     executable = shutil.which(argv[0], path=environ["PATH"])
@@ -68,8 +68,9 @@ async def run_program(
     protocol = _Collector()
     processes: IReactorProcess = reactor
     clock: IReactorTime = reactor
+    command = [*_mortal(environ["PATH"]), executable, *argv[1:]]
     transport: Any = processes.spawnProcess(
-        protocol, executable, list(argv), env=environ, path=str(directory)
+        protocol, command[0], command, env=environ, path=str(directory)
     )
     transport.closeStdin()
     late = False
@@ -88,6 +89,12 @@ async def run_program(
     if late:
         raise Timeout(f"{argv[0]} did not finish within {limit:g} s and was killed")
     return result
+
+
+def _mortal(path: str) -> list[str]:
+    """What to start a program with so that it does not outlive us (prctl(2), PR_SET_PDEATHSIG)."""
+    setpriv = shutil.which("setpriv", path=path)
+    return [] if setpriv is None else [setpriv, "--pdeathsig", "KILL"]
 
 
 class _Collector(ProcessProtocol):

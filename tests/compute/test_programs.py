@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
+import psutil
 from twisted.internet import reactor
 from twisted.trial.unittest import TestCase
 
@@ -49,6 +52,24 @@ class RunProgramTests(TestCase):
         with self.assertRaises(Timeout):
             await shell("sleep 8 & sleep 60", limit=0.05)
 
+    def test_we_are_killed(self) -> None:
+        """A program does not outlive the process that waits for it."""
+        starter = subprocess.Popen(
+            [sys.executable, "-c", _STARTER], stdout=subprocess.PIPE, cwd=Path(__file__).parents[2]
+        )
+        self.addCleanup(starter.wait)
+        self.addCleanup(starter.kill)
+        assert starter.stdout is not None
+        self.addCleanup(starter.stdout.close)
+        starter.stdout.readline()
+        (program,) = psutil.Process(starter.pid).children()
+        starter.kill()
+        gone, _ = psutil.wait_procs([program], timeout=3.0)
+        program_outlives_us = not gone and program.status() != psutil.STATUS_ZOMBIE
+        if program_outlives_us:
+            program.kill()
+        self.assertFalse(program_outlives_us)
+
     async def test_too_talkative(self) -> None:
         """Only so much of the output is kept."""
         result = await shell("head -c 3000000 /dev/zero | tr '\\0' x")
@@ -59,3 +80,18 @@ class RunProgramTests(TestCase):
         with self.assertRaises(ProgramMissing) as caught:
             await run_program(reactor, ["no-such-thing"], directory=Path("/"), limit=1.0)
         self.assertEqual(caught.exception.args, ("no-such-thing",))
+
+
+_STARTER = """
+from pathlib import Path
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred
+from hero.compute.programs import run_program
+
+def start():
+    Deferred.fromCoroutine(run_program(reactor, ["sleep", "60"], directory=Path("/"), limit=60.0))
+    reactor.callLater(0.2, print, "started", flush=True)
+
+reactor.callWhenRunning(start)
+reactor.run()
+"""
