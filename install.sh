@@ -164,7 +164,8 @@ remove() {
     rm -rf "$PREFIX"
     if [ "$purge" = yes ]; then
         if getent passwd "$ACCOUNT" >/dev/null; then
-            pkill -KILL -u "$ACCOUNT" || true
+            # -1 is every process that the account may signal; a minimal system has no pkill.
+            runuser -u "$ACCOUNT" -- /bin/sh -c 'kill -KILL -1' || true
             userdel "$ACCOUNT" 2>/dev/null || true
         fi
         rm -rf "$STATE" /run/hero

@@ -200,8 +200,9 @@ def check_port(machine: Machine) -> Finding:
         return Finding(
             "port",
             "warn",
-            "443 is not permitted to this user; the router will listen on 9998",
-            "sudo sysctl net.ipv4.ip_unprivileged_port_start=443",
+            "443 is not permitted to this user: a router started by hand will listen on 9998",
+            "nothing to do for the systemd units, which may use 443; "
+            "else sudo sysctl net.ipv4.ip_unprivileged_port_start=443",
         )
     return Finding(
         "port",
