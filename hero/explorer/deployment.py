@@ -75,7 +75,7 @@ class Deployer:
             user=call.caller.responsible,
             request=request,
         )
-        await self._intents.reserve(intent)
+        await self._intents.reserve(intent, sid)
         try:
             return await self._place(call, intent, Wanted(slices=request["slices"], node=node), sid)
         except CancelledError:

@@ -11,7 +11,7 @@ from sqlalchemy import Connection, delete, select, update
 from sqlalchemy.exc import IntegrityError
 
 from hero.compute.model import Vm
-from hero.errors import NameTaken
+from hero.errors import Conflict, NameTaken
 from hero.explorer import index
 from hero.explorer.schema import attempts, intents, vms
 from hero.store import Database
@@ -54,10 +54,22 @@ class IntentStore:
         self._database = database
         self._now = now
 
-    async def reserve(self, intent: Intent) -> None:
-        """Write *intent* down; from here on its name is taken. Raises `NameTaken`."""
+    async def reserve(self, intent: Intent, vm_sid: str) -> None:
+        """Write *intent* down; from here on its name is taken.
+
+        Raises `NameTaken`, and `Conflict` where *vm_sid* was ever meant for a VM.
+        """
 
         def work(connection: Connection) -> None:
+            known = [
+                connection.scalar(select(attempts.c.vm_sid).where(attempts.c.vm_sid == vm_sid)),
+                connection.scalar(select(vms.c.sid).where(vms.c.sid == vm_sid)),
+            ]
+            if any(known):
+                raise Conflict(
+                    f"the id {vm_sid} was used for a VM before",
+                    hint="leave vm_sid out; to ask for the same VM again, repeat the request_id",
+                )
             holder = index.name_holder(connection, intent.context, intent.name)
             if holder is not None:
                 raise NameTaken(

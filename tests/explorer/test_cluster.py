@@ -11,7 +11,7 @@ from hero.compute.model import VmState
 from hero.errors import Conflict, Forbidden, NameTaken, NotFound
 from hero.explorer.errors import NoCapacity, NodeUnreachable
 from hero.operations import OperationState
-from tests.explorer.builders import a_vm
+from tests.explorer.builders import a_vm, vm_sid
 from tests.explorer.fake_cluster import FakeCluster, eventually
 
 
@@ -199,6 +199,19 @@ class DeployTests(ClusterTestCase):
         two = await self.cloud.deploy_vm(name="web", request_id="r1")
         self.assertEqual(one.result["sid"], two.result["sid"])
         self.assertEqual(len(self.n1.vms) + len(self.n2.vms), 1)
+
+    async def test_vm_sid_means_one_vm(self) -> None:
+        """An id that a VM has, or that a failed deployment had, is refused before any node is
+        asked: a second VM of that id would hide the first."""
+        vm = await self.deploy("web", node="n1")
+        asked = self.cloud.deploy_vm(name="other", node="n2", vm_sid=vm["sid"])
+        await self.assert_fails(Conflict, asked)
+        self.assertEqual(self.n2.vms, {})
+        self.n2.fails["deploy_vm"] = Conflict("busy")
+        for reason in ("busy", "used for a VM before"):
+            asked = self.cloud.deploy_vm(name="other", node="n2", vm_sid=vm_sid(7))
+            self.assertIn(reason, (await self.assert_fails(Conflict, asked)).detail)
+        self.assertEqual([v.name for v in (await self.cloud.list_vms()).items], ["web"])
 
     async def test_refusal_moves_on(self) -> None:
         """A node that has no room after all is passed over."""
