@@ -13,9 +13,10 @@ from typing import Any, TypeVar
 
 from alembic import command
 from alembic.config import Config
+from alembic.util import CommandError
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import make_url
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import OperationalError, SQLAlchemyError
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorThreads
 from twisted.internet.threads import deferToThreadPool
@@ -46,10 +47,19 @@ class Database:
         self._engine: Engine | None = None
 
     def open(self) -> None:
-        """Bring the schema up to date and start the worker thread. Blocks; call before serving."""
+        """Bring the schema up to date and start the worker thread. Blocks; call before serving.
+
+        Raises `Unavailable` where the file is not a database, or one of a newer version.
+        """
         self._engine = _engine(self._url)
-        with self._engine.begin() as connection:
-            migrate(connection, self._migrations)
+        try:
+            with self._engine.begin() as connection:
+                migrate(connection, self._migrations)
+        except (SQLAlchemyError, CommandError) as error:
+            raise Unavailable(
+                f"the database {self._engine.url} cannot be used: {getattr(error, 'orig', error)}",
+                hint="restore it from a backup, or use the version of Hero that it was made by",
+            ) from error
         self._pool.start()
 
     def run(self, work: Callable[[Connection], _T]) -> Deferred[_T]:

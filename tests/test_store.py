@@ -75,6 +75,18 @@ class DatabaseTests(TestCase):
         await self.database.run(self.insert)
         self.assertEqual(await self.count(), 1)
 
+    async def test_database_that_cannot_be_used(self) -> None:
+        """A file that is something else, and one that a newer version wrote, are named."""
+        write_version = "update alembic_version set version_num = '9999'"
+        await self.database.run(lambda c: c.execute(sa.text(write_version)))
+        self.database.close()
+        for reason in ("9999", "not a database"):
+            with self.assertRaises(Unavailable) as caught:
+                self.open()
+            self.assertIn("x.db", caught.exception.detail)
+            self.assertIn(reason, caught.exception.detail)
+            (self.directory / "x.db").write_bytes(b"something else" * 1000)
+
     async def test_transaction_under_way_is_not_cancelled(self) -> None:
         running = self.database.run(self.insert)
         running.cancel()

@@ -114,7 +114,6 @@ class ComputeRuntime(MultiService):
 
     def startService(self) -> None:
         """Open the database, look at the guests, then answer."""
-        self._database.open()
         self._starting = Deferred.fromCoroutine(self._start())
         self._starting.addErrback(self._start_failed)
 
@@ -155,6 +154,7 @@ class ComputeRuntime(MultiService):
         return [describe_vm(r, self.facts, observed_at=now) for r in await self._store.all()]
 
     async def _start(self) -> None:
+        self._database.open()
         self._excess_slices = await self._store.divide(self.facts.division)
         await self._store.forget_deleted()
         interrupted = await self._operations.interrupted()
@@ -199,7 +199,9 @@ class ComputeRuntime(MultiService):
         error = failure.value
         if not isinstance(error, HeroError):
             self._log.failure("the node did not get ready", failure)
-        self._failed(error.detail if isinstance(error, HeroError) else str(error))
+            self._failed(str(error))
+        else:
+            self._failed("\n".join(filter(None, (error.detail, error.hint))))
 
     async def _prepare_image(self) -> None:
         try:

@@ -171,4 +171,4 @@ def _give_up(reactor: Any, reason: str) -> None:
     """Stop the process with a message and the status 1."""
     print(f"hero-compute: {reason}", file=sys.stderr)
     reactor.addSystemEventTrigger("after", "shutdown", os._exit, 1)
-    reactor.stop()
+    reactor.callWhenRunning(reactor.stop)

@@ -163,6 +163,18 @@ class CrashTests(CrashTestCase):
         self.assertIn("another compute service uses", str(raised.exception))
         self.compute.call("deploy_vm", **DEPLOY)
 
+    def test_database_that_is_none(self) -> None:
+        """The service says so in a line, and goes."""
+        state = self.compute.home / "var/state"
+        state.mkdir(parents=True)
+        (state / "compute.db").write_bytes(b"something else" * 1000)
+        with self.assertRaises(AssertionError) as raised:
+            self.compute.start()
+        said = str(raised.exception)
+        self.assertIn("hero-compute: the database", said)
+        self.assertIn("file is not a database", said)
+        self.assertNotIn("Traceback", said)
+
 
 class QemuCrashTests(CrashTestCase):
     """With real guests, which go on while the service is away."""
