@@ -98,6 +98,12 @@ def name_holder(connection: Connection, context: str, name: str) -> str | None:
     )
 
 
+def has_left(connection: Connection, node_sid: str) -> bool:
+    """Whether the node was removed: no report of its will ever correct what is written now."""
+    query = select(nodes.c.sid).where(nodes.c.sid == node_sid, nodes.c.removed_at.is_not(None))
+    return connection.scalar(query) is not None
+
+
 def forget_node(connection: Connection, node_sid: str) -> None:
     """Drop what a node said of its VMs."""
     connection.execute(delete(vms).where(_of_node(node_sid)))
@@ -192,12 +198,15 @@ class VmIndex:
         """Take the result of a call: what *node_sid* just said of *vm*."""
         said_at = vm.observed_at or self._now()
 
-        def work(connection: Connection) -> None:
+        def work(connection: Connection) -> bool:
+            if has_left(connection, node_sid):
+                return False
             write_vm(connection, vm, node_sid, said_at)
             ask_again(connection, node_sid)
+            return True
 
-        await self._database.run(work)
-        self._publish(attrs.evolve(vm, node_sid=node_sid), False)
+        if await self._database.run(work):
+            self._publish(attrs.evolve(vm, node_sid=node_sid), False)
 
     async def remove(self, vm: Vm, node_sid: str) -> None:
         """Take the result of a call: *node_sid* just deleted *vm*."""

@@ -13,6 +13,7 @@ from sqlalchemy.exc import IntegrityError
 from hero.compute.model import Vm
 from hero.errors import Conflict, NameTaken
 from hero.explorer import index
+from hero.explorer.errors import NodeUnknown
 from hero.explorer.schema import attempts, intents, vms
 from hero.store import Database
 
@@ -122,10 +123,19 @@ class IntentStore:
         await self._database.run(work)
 
     async def place(self, attempt: Attempt, vm: Vm) -> None:
-        """The node made *vm*. It enters the index as the intent ends."""
+        """The node made *vm*. It enters the index as the intent ends.
+
+        Raises `NodeUnknown` where the node was removed meanwhile.
+        """
         said_at = vm.observed_at or self._now()
 
         def work(connection: Connection) -> None:
+            if index.has_left(connection, attempt.node_sid):
+                raise NodeUnknown(
+                    f"the node {attempt.node_sid} was removed from the cluster while it made "
+                    f"{vm.name}, which runs there unknown to the cluster",
+                    hint="deploy it again; the machine shows its own VMs with `hero vm list`",
+                )
             connection.execute(_this(attempt).values(state="placed"))
             connection.execute(_intent(attempt.operation_sid).values(state="placed"))
             index.write_vm(connection, vm, attempt.node_sid, said_at)

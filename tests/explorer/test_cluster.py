@@ -272,6 +272,18 @@ class DeployTests(ClusterTestCase):
         self.assertEqual((await self.cloud.list_vms()).items, [])
         await self.deploy("web")
 
+    async def test_node_removed_half_way(self) -> None:
+        """A node that is taken out while it works: no VM of it is listed, and the name is free."""
+        self.n1.gate = Deferred()
+        operation = await self.cloud.deploy_vm(name="web", node="n1", wait=False)
+        await eventually(lambda: "get_operation" in self.n1.methods())
+        await self.cluster.explorer().remove_node(node="n1")
+        self.n1.gate.callback(None)
+        done = await self.cloud.get_operation(sid=operation.sid, wait=10)
+        self.assertEqual((done.error or {}).get("kind"), "node_unknown")
+        self.assertEqual((await self.cloud.list_vms()).items, [])
+        await self.deploy("web")
+
     async def test_progress_is_passed_on(self) -> None:
         """What the node says of its progress is seen at the explorer."""
         self.n1.gate = Deferred()
@@ -338,6 +350,16 @@ class ChangeTests(ClusterTestCase):
         self.assertIn("n1", error.detail)
         self.assertTrue(error.hint)
         self.assertEqual(await self.state(), "running")
+
+    async def test_node_removed_half_way(self) -> None:
+        """What a node answers after it was taken out brings none of its VMs back."""
+        self.n1.gate = Deferred()
+        operation = await self.cloud.stop_vm(vm="web", wait=False)
+        await eventually(lambda: "get_operation" in self.n1.methods())
+        await self.cluster.explorer().remove_node(node="n1", force=True)
+        self.n1.gate.callback(None)
+        await self.cloud.get_operation(sid=operation.sid, wait=10)
+        self.assertEqual((await self.cloud.list_vms()).items, [])
 
     async def test_vanished_on_its_node(self) -> None:
         """A VM that its node does not know any more is not listed any more."""
