@@ -70,7 +70,7 @@ class JoinTokenString:
             raise _invalid("the join token is cut off or mistyped: its checksum is wrong")
         try:
             cluster_id, explorer_urls, ca_sha256, secret = _decoder.decode(content)
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise _invalid("the join token does not hold what it should") from error
         if not cluster_id or not explorer_urls or not secret:
             raise _invalid("the join token does not hold what it should")

@@ -36,7 +36,7 @@ class RevokedNodes:
                 self._sids = frozenset(msgspec.json.decode(self._path.read_bytes(), type=list[str]))
             except FileNotFoundError:
                 self._sids = frozenset()
-            except (OSError, msgspec.DecodeError) as error:
+            except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
                 _log.error(
                     "removed nodes not reloaded: {path}: {reason}",
                     path=self._path,

@@ -86,7 +86,7 @@ class TokenFile:
             self._by_hash = {record.hash: record for record in _decoder.decode(content)}
         except FileNotFoundError:
             pass
-        except (OSError, msgspec.DecodeError) as error:
+        except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
             _log.error("no bearer tokens: {path}: {reason}", path=self._path, reason=str(error))
 
 

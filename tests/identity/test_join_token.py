@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
+
 import attrs
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -69,6 +72,14 @@ class JoinTokenTests(SynchronousTestCase):
             {"secret": ""},
         ):
             self.problem(attrs.evolve(TOKEN, **change).encode())
+
+    @settings(max_examples=200, deadline=None)
+    @given(st.binary())
+    @example(b'["\xff",[],"",""]')
+    def test_any_content(self, content: bytes) -> None:
+        """Nor does any content whose checksum is right."""
+        encoded = base64.urlsafe_b64encode(content + hashlib.sha256(content).digest()[:4])
+        self.problem("hero-join-1." + encoded.decode())
 
     @settings(max_examples=200, deadline=None)
     @given(st.text(st.characters()), st.booleans())
