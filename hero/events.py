@@ -73,6 +73,11 @@ class Subscription:
         self._log = log
         self._position = position
 
+    @property
+    def position(self) -> int:
+        """The id of the last event that the reader has, or does not want."""
+        return self._position - 1
+
     def __aiter__(self) -> Subscription:
         return self
 

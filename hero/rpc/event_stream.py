@@ -41,7 +41,7 @@ class EventsResource(Tree):
         self._readers = 0
 
     def render_GET(self, request: Request) -> Any:
-        """Stream."""
+        """Stream; HEAD tells that there is a stream."""
         named = request.getHeader(b"X-Hero-Context") or b""
         context = named.decode("utf-8", "replace") or DEFAULT_CONTEXT
         caller = caller_from_headers(request.requestHeaders, context)
@@ -49,6 +49,9 @@ class EventsResource(Tree):
             caller.require(Access.VIEWER, delegable=True, what="/events")
         except HeroError as error:
             return problem_answer(request, error.http_status, error.kind, error.detail)
+        if request.method == b"HEAD":
+            request.setHeader("Content-Type", "text/event-stream")
+            return b""
         if self._readers >= MAX_READERS:
             return problem_answer(
                 request, 503, "too_many_readers", f"{MAX_READERS} clients follow events already"
@@ -81,7 +84,8 @@ class _Stream:
         self._request.setHeader("Content-Type", "text/event-stream")
         self._request.setHeader("Cache-Control", "no-store")
         self._request.setHeader("X-Accel-Buffering", "no")
-        self._request.write(b"retry: 2000\n\n")
+        # The id is for a reader that is cut off before its first event.
+        self._request.write(b"retry: 2000\nid: %d\n\n" % self._subscription.position)
         self._request.registerProducer(self, True)
         self._alive.start(KEEP_ALIVE, now=False)
         pump = Deferred.fromCoroutine(self._pump())

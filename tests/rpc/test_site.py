@@ -294,7 +294,7 @@ class EventStreamTests(SiteTestCase):
     async def follow(self, headers: bytes = b"") -> Conversation:
         talk = await self.connect()
         talk.transport.write(b"GET /events HTTP/1.1\r\nHost: x\r\n" + headers + b"\r\n")
-        await talk.hear(b"retry: 2000\n\n")
+        await talk.hear(b"retry: 2000\nid: ")
         return talk
 
     async def test_events_arrive(self) -> None:
@@ -308,6 +308,22 @@ class EventStreamTests(SiteTestCase):
         talk = await self.follow(b"Last-Event-ID: %d\r\n" % first)
         await talk.hear(b'data: {"n":2}')
         self.assertNotIn(b'data: {"n":1}', talk.heard)
+
+    async def test_reader_that_was_cut_off_before_its_first_event_resumes(self) -> None:
+        talk = await self.follow()
+        await talk.hear(b"\n\n")
+        position = talk.heard.partition(b"id: ")[2].split()[0]
+        talk.transport.abortConnection()
+        self.events.publish("vm", {"n": 1})
+        talk = await self.follow(b"Last-Event-ID: " + position + b"\r\n")
+        await talk.hear(b'data: {"n":1}')
+
+    async def test_head_ends(self) -> None:
+        talk = await self.connect()
+        talk.transport.write(b"HEAD /events HTTP/1.1\r\nHost: x\r\n\r\n")
+        talk.transport.write(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
+        await talk.hear(b'"status":"ok"')
+        self.assertIn(b"text/event-stream", talk.heard)
 
     async def test_reader_that_missed_events_is_reset(self) -> None:
         self.events.publish("vm", {"n": 1})
