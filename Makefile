@@ -52,6 +52,7 @@ format: $(VENV)/.hero-dev
 
 docs: $(VENV)/.hero-dev
 	$(BIN)/python -m hero.rpc.reference > docs/reference/rpc.md
+	$(BIN)/python -m hero.cli.reference > docs/reference/cli.md
 	$(BIN)/python -m twisted.trial tests.test_docs
 
 $(VENV)/.hero-run: setup.cfg pyproject.toml packaging/environment
@@ -62,5 +63,5 @@ $(VENV)/.hero-dev: setup.cfg pyproject.toml packaging/environment
 
 clean:
 	rm -rf $(VENV) .tox build dist hero.egg-info .mypy_cache .ruff_cache .hypothesis
-	rm -rf _trial_temp* docs/reference/rpc.md twisted/plugins/dropin.cache
+	rm -rf _trial_temp* docs/reference/rpc.md docs/reference/cli.md twisted/plugins/dropin.cache
 	find hero tests twisted demo -name __pycache__ -type d -prune -exec rm -rf {} +

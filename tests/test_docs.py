@@ -16,7 +16,7 @@ ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted(ROOT.glob("docs/**/*.md")), ROOT / "newsfragments/README.md"]
 
 #: Pages that `make docs` writes.
-GENERATED = {ROOT / "docs/reference/rpc.md"}
+GENERATED = {ROOT / "docs/reference/cli.md", ROOT / "docs/reference/rpc.md"}
 
 PROCESSES = ("router", "compute", "explorer", "ui")
 
@@ -24,6 +24,12 @@ PROCESSES = ("router", "compute", "explorer", "ui")
 def prose(page: Path) -> str:
     """The text of *page* without its code blocks."""
     return re.sub(r"^( *)```.*?^\1```", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
+
+
+def links(page: Path) -> list[str]:
+    """Where *page* leads."""
+    without_code = re.sub(r"`[^`\n]+`", "", prose(page))
+    return re.findall(r"\]\(([^)\s]+)\)", without_code)
 
 
 def anchors(page: Path) -> set[str]:
@@ -40,7 +46,7 @@ class LinkTests(SynchronousTestCase):
         """To a file that is there, and to a heading that it has."""
         broken = []
         for page in PAGES:
-            for target in re.findall(r"\]\(([^)\s]+)\)", prose(page)):
+            for target in links(page):
                 if re.match(r"[a-z]+:", target):
                     continue
                 path, _, fragment = target.partition("#")

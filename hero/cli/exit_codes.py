@@ -1,4 +1,4 @@
-"""Exit codes of ``hero``. Scripts depend on them; they are documented in docs/reference/cli.md."""
+"""Exit codes of ``hero``. Scripts depend on them; `hero.cli.reference` documents them."""
 
 from __future__ import annotations
 
