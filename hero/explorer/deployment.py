@@ -136,6 +136,11 @@ class Deployer:
             except HeroError as error:
                 await self._intents.abandon(attempt)
                 if not await self._may_try_another(error, intent, record):
+                    if "node_operation" in error.data:
+                        error.hint = (
+                            f"deploy {intent.name} again; should {record.name} have made it after "
+                            "all, that VM is deleted as soon as the node reports"
+                        )
                     raise
                 refused[record.sid] = error
                 vm_sid = new_sid("vm")

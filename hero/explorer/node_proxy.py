@@ -235,8 +235,8 @@ def _lost(
     if operation is None:
         return error
     return NodeUnreachable(
-        f"the node {node.name} stopped answering during {method}, and may finish it by itself",
-        hint=error.hint,
+        f"the node {node.name} stopped answering during {method}",
+        hint=f"it may finish that by itself; {error.hint}",
         retry_after=error.retry_after,
         data={**error.data, "node_operation": operation.sid},
     )

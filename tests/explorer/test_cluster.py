@@ -263,6 +263,8 @@ class DeployTests(ClusterTestCase):
         done = await self.cloud.get_operation(sid=operation.sid, wait=10)
         self.assertEqual(done.state, OperationState.FAILED)
         self.assertEqual((done.error["kind"], done.error["node"]), ("node_unreachable", "n1"))
+        self.assertNotIn("may finish", f"{done.error['detail']} {done.error['hint']}")
+        self.assertIn("deploy web again", done.error["hint"])
         self.n1.gate.callback(None)
         await eventually(lambda: self.n1.vms)
         self.n1.start()
