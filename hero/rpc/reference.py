@@ -8,7 +8,6 @@ from __future__ import annotations
 import importlib
 import inspect
 import pkgutil
-import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -136,13 +135,13 @@ def _cell(doc: str) -> str:
     return " ".join(_prose(doc).split()).replace("|", "\\|")
 
 
-def main() -> None:
-    """Print the page, with the error kinds of every package."""
+def reference() -> str:
+    """The page about all declarations, with the error kinds of every package."""
     for module in pkgutil.walk_packages(hero.__path__, "hero."):
         if module.name.endswith("errors"):
             importlib.import_module(module.name)
-    sys.stdout.write(render([ComputeService, ExplorerService, RouterService]))
+    return render([ComputeService, ExplorerService, RouterService])
 
 
 if __name__ == "__main__":
-    main()
+    print(reference(), end="")
