@@ -12,10 +12,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from twisted.internet.defer import CancelledError, DeferredLock, DeferredSemaphore
+from twisted.internet.defer import CancelledError, Deferred, DeferredLock, DeferredSemaphore
 from twisted.logger import Logger
 
-from hero.compute.guest import GuestSpec
+from hero.compute.guest import GuestSpec, StopReason
 from hero.compute.hypervisor.errors import GuestFilesGone
 from hero.compute.interfaces import IHypervisor, IImageStore
 from hero.compute.lifecycle import Command, check_command
@@ -80,6 +80,7 @@ class VmActor:
         self._changed = changed
         self._slots = DeferredSemaphore(concurrency)
         self._locks: dict[str, tuple[DeferredLock, int]] = {}
+        self._asked: dict[str, Deferred[StopReason]] = {}
         self._stopping = False
 
     def stop(self) -> None:
@@ -118,7 +119,12 @@ class VmActor:
             return await self._start(record)
 
     async def halt(self, sid: str, grace: float, commit: Commit = no_commit) -> VmRecord:
-        """Stop the VM *sid*, by force after *grace* seconds."""
+        """Stop the VM *sid*, by force after *grace* seconds.
+
+        Without *grace*, one that is being stopped already gets no more of it either.
+        """
+        if grace <= 0:
+            self._hurry(sid)
         async with self._exclusive(sid):
             record = await self._accept(Command.STOP, sid)
             commit()
@@ -159,6 +165,8 @@ class VmActor:
 
     async def delete(self, sid: str, *, force: bool, commit: Commit = no_commit) -> VmRecord:
         """Delete the VM *sid* and everything of it."""
+        if force:
+            self._hurry(sid)
         async with self._exclusive(sid):
             command = Command.DELETE_BY_FORCE if force else Command.DELETE
             await self._accept(command, sid)
@@ -263,11 +271,28 @@ class VmActor:
     async def _halt(self, sid: str, grace: float) -> VmRecord:
         self._step("stop.guest", sid)
         if grace > 0:
-            await self._hypervisor.stop(sid, grace)
+            await self._power_off(sid, grace)
         else:
             await self._hypervisor.kill(sid)
         self._step("stop.seen", sid)
         return await self._write(sid, state=VmState.STOPPED, reason=None)
+
+    async def _power_off(self, sid: str, grace: float) -> None:
+        asked = self._asked[sid] = Deferred.fromCoroutine(self._hypervisor.stop(sid, grace))
+        try:
+            await asked
+        except CancelledError:
+            if sid in self._asked:
+                raise
+            await self._hypervisor.kill(sid)
+        finally:
+            self._asked.pop(sid, None)
+
+    def _hurry(self, sid: str) -> None:
+        """Wait no more for the guest *sid* to power off, where that is being waited for."""
+        asked = self._asked.pop(sid, None)
+        if asked is not None:
+            asked.cancel()
 
     async def _pause(self, sid: str) -> VmRecord:
         self._step("pause.guest", sid)

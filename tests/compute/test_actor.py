@@ -141,11 +141,25 @@ class ActorTests(NodeTestCase):
         self.get(self.actor.delete(SID, force=False))
         self.fails(self.actor.delete(SID, force=False), NotFound)
 
+    def test_force_does_not_wait_for_a_guest_that_is_asked(self) -> None:
+        """Who has waited long enough for a guest to power off can pull the plug."""
+        for number, force in enumerate(
+            (lambda sid: self.actor.halt(sid, 0.0), lambda sid: self.actor.delete(sid, force=True))
+        ):
+            sid = f"vm-000000001{number}"
+            self.deploy(sid)
+            deaf = self.patch(self.hypervisor, "stop", lambda sid, grace: _wait_for(Deferred()))
+            halting = Deferred.fromCoroutine(self.actor.halt(sid, 3600.0))
+            self.assertNoResult(halting)
+            self.get(force(sid))
+            deaf.restore()
+            self.assertEqual(self.successResultOf(halting).state, VmState.STOPPED)
+
     def test_one_at_a_time(self) -> None:
         """A command waits for the one before it on the same VM, not on another."""
         self.deploy()
         stopped: Deferred[Any] = Deferred()
-        self.patch(self.hypervisor, "stop", lambda sid, grace: stopped)
+        self.patch(self.hypervisor, "stop", lambda sid, grace: _wait_for(stopped))
         halting = Deferred.fromCoroutine(self.actor.halt(SID, 60.0))
         pausing = Deferred.fromCoroutine(self.actor.pause(SID))
         self.deploy("vm-0000000002")
@@ -161,3 +175,7 @@ def _raiser(error: Exception) -> Any:
         raise error
 
     return fail
+
+
+async def _wait_for(event: Deferred[Any]) -> None:
+    await event
