@@ -14,9 +14,9 @@ from typing import Any
 import attrs
 from sqlalchemy import Connection, select, update
 
-from hero.errors import Conflict
+from hero.errors import Conflict, InvalidConfiguration
 from hero.explorer.model import Certificate, JoinToken, Membership
-from hero.explorer.nodes import NodeRecord
+from hero.explorer.nodes import NodeRecord, is_router_address
 from hero.explorer.registry import Registry
 from hero.explorer.schema import join_tokens
 from hero.identity.addresses import host_of_url, normalize_address
@@ -102,6 +102,11 @@ class Joining:
             raise JoinTokenOtherCluster(
                 f"the token is for the cluster {cluster_id}; this is {self._authority.cluster_id}",
                 hint="use a token of this cluster, or the address of that one",
+            )
+        if not is_router_address(advertise_address):
+            raise InvalidConfiguration(
+                f"{advertise_address!r} is not how other machines reach a router",
+                hint="write --advertise-address https://host:port, with no path",
             )
         key_hash = request_key_fingerprint(csr)
         token = await self._usable(secret, key_hash)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from datetime import datetime
+from urllib.parse import urlsplit
 
 import attrs
 
 from hero.compute.model import Capacity
-from hero.errors import Forbidden
+from hero.errors import Forbidden, InvalidConfiguration
 from hero.explorer.errors import HeartbeatStale, NodeUnknown
 from hero.explorer.model import Heartbeat, Node, NodeState
+from hero.identity.addresses import host_of_url
 from hero.identity.claims import LOCAL_USER, Caller
 
 #: How many earlier starts of a node's compute service are remembered, to know late heartbeats.
@@ -132,8 +134,18 @@ def accept(record: NodeRecord | None, heartbeat: Heartbeat, now: datetime) -> No
     )
 
 
+def is_router_address(url: str) -> bool:
+    """Whether *url* is how a router is reached: ``https://host`` or ``https://host:port``."""
+    try:
+        host_of_url(url)
+        parts = urlsplit(url)
+        return url.rstrip("/") == f"https://{parts.netloc}" and "@" not in url and parts.port != 0
+    except (ValueError, InvalidConfiguration):
+        return False
+
+
 def _address(record: NodeRecord, heartbeat: Heartbeat) -> str:
     """Where the node is reached: by https only, unless it is the explorer's own machine."""
-    if record.local or not heartbeat.advertise_address.startswith("https://"):
+    if record.local or not is_router_address(heartbeat.advertise_address):
         return record.advertise_address
     return heartbeat.advertise_address

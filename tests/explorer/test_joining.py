@@ -7,7 +7,7 @@ from typing import Any
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
-from hero.errors import Conflict, Forbidden, HeroError, NameTaken
+from hero.errors import Conflict, Forbidden, HeroError, InvalidConfiguration, NameTaken
 from hero.explorer.joining import Advertised
 from hero.identity.certificates import build_request, new_key
 from hero.identity.errors import (
@@ -165,6 +165,15 @@ class JoinTests(JoinTestCase):
         token = await self.token()
         await self.assert_refused(CertificateRefused, self.join(token, "not a request"))
         await self.join(token, build_request(new_key()))
+
+    async def test_bad_address(self) -> None:
+        """An address that is none uses up nothing, and no node is left of it."""
+        token, csr = await self.token(), build_request(new_key())
+        for bad in ("https://[bad", "https://*", "https://h:99999", "https://me@host"):
+            call = self.join(token, csr, advertise_address=bad)
+            await self.assert_refused(InvalidConfiguration, call)
+        self.assertEqual((await self.admin.list_nodes()).items, [])
+        await self.join(token, csr)
 
     async def test_strangers_get_no_tokens(self) -> None:
         """Only administrators let machines in."""

@@ -119,6 +119,15 @@ class AcceptTests(SynchronousTestCase):
         sly = a_heartbeat(advertise_address="unix:///run/hero/hero_compute/rpc.sock")
         self.assertEqual(accept(a_record(), sly, NOON).advertise_address, "https://n1:9998")
 
+    def test_no_address_that_is_none(self) -> None:
+        """What no client could be made for is not taken over: it would fail calls to all nodes."""
+        for bad in ("https://[bad", "https://", "https://h:99999", "https://h:0", "https://h/p"):
+            sent = a_heartbeat(advertise_address=bad)
+            record = accept(a_record(), sent, NOON)
+            self.assertEqual(record.advertise_address, "https://n1:9998", bad)
+        sent = a_heartbeat(advertise_address="https://[::1]:9998")
+        self.assertEqual(accept(a_record(), sent, NOON).advertise_address, "https://[::1]:9998")
+
     def test_local_address_stays(self) -> None:
         """The explorer's own machine is always called by socket."""
         record = a_record(local=True, advertise_address="unix:///s")
