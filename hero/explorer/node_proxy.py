@@ -22,6 +22,7 @@ from hero.errors import (
     Forbidden,
     HeroError,
     LimitExceeded,
+    RemoteError,
     Timeout,
     Unauthenticated,
     Unavailable,
@@ -142,7 +143,7 @@ class NodeProxy:
     ) -> Any:
         """`call`, with the answer as the type that *method* declares."""
         value = await self.call(node, call, method, params, timeout=timeout)
-        return msgspec.convert(value, methods_of(ComputeService)[method].returns)
+        return _understood(node, method, value, methods_of(ComputeService)[method].returns)
 
     async def perform(
         self,
@@ -190,13 +191,15 @@ class NodeProxy:
                     await self._cancel(node, call, operation)
                 raise
             heard = self._clock.seconds()
-            operation = msgspec.convert(answer, Operation)
+            operation = _understood(node, method, answer, Operation)
             if progress is not None and not operation.state.ended:
                 await progress.update(progress=operation.progress, message=operation.message)
         if operation.error is not None:
             error_data = {**operation.error, "node": node.name}
             raise HeroError.from_data(error_data)
-        return msgspec.convert(operation.result, methods_of(ComputeService)[method].returns)
+        return _understood(
+            node, method, operation.result, methods_of(ComputeService)[method].returns
+        )
 
     async def _cancel(self, node: NodeRecord, call: Call, operation: Operation) -> None:
         try:
@@ -215,6 +218,18 @@ class NodeProxy:
             "X-Hero-On-Behalf-Of": user,
             **traced,
         }
+
+
+def _understood(node: NodeRecord, method: str, value: Any, expected: Any) -> Any:
+    """*value*, which *node* answered, as the type *expected*. Raises `RemoteError`."""
+    try:
+        return msgspec.convert(value, expected)
+    except msgspec.ValidationError as error:
+        raise RemoteError(
+            f"the answer of the node {node.name} to {method} cannot be understood: {error}",
+            hint="see whether it runs the same version of Hero: hero node list",
+            data={"node": node.name},
+        ) from error
 
 
 def unreachable(node: NodeRecord, why: str) -> NodeUnreachable:

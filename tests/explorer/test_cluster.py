@@ -8,7 +8,7 @@ from twisted.internet.defer import Deferred
 from twisted.trial.unittest import TestCase
 
 from hero.compute.model import VmState
-from hero.errors import Conflict, Forbidden, NameTaken, NotFound
+from hero.errors import Conflict, Forbidden, NameTaken, NotFound, RemoteError
 from hero.explorer.errors import NoCapacity, NodeUnreachable
 from hero.operations import OperationState
 from tests.explorer.builders import a_vm, vm_sid
@@ -138,6 +138,21 @@ class ReadTests(ClusterTestCase):
         self.assertEqual(page.unreachable, ["n1"])
         images = await self.cloud.list_images()
         self.assertEqual(images.unreachable, ["n1"])
+
+    async def test_survey_outlives_an_answer_that_makes_no_sense(self) -> None:
+        """A node of another version, say, is named like one that is down."""
+
+        async def nonsense(call: Any, *, node: str | None = None) -> Any:
+            return {"items": "none"}
+
+        await self.n1.stop()
+        self.n1.list_slices = nonsense  # type: ignore[method-assign]
+        self.n1.start()
+        page = await self.cloud.list_slices()
+        self.assertEqual({s.node_sid for s in page.items}, {self.n2.sid})
+        self.assertEqual(page.unreachable, ["n1"])
+        error = await self.assert_fails(RemoteError, self.cloud.list_slices(node="n1"))
+        self.assertIn("n1", error.detail)
 
     async def test_node_status(self) -> None:
         """A node's own word; which one has to be said."""
