@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectError
 from twisted.python.failure import Failure
 
@@ -186,7 +186,7 @@ class Exchange:
 
     def _not_connected(self, failure: Failure) -> None:
         self._connecting = None
-        if failure.check(CancelledError) and self._sink is None:
+        if self._sink is None:
             return
         self._route.refused()
         known = failure.check(ConnectError) is not None
