@@ -302,8 +302,10 @@ class Front(Protocol):
     def resume_body(self) -> None:
         self._body_paused = False
         if self.state is not State.CLOSING:
-            if self._answer is None:
+            if self._answer is None and self.state is not State.TUNNEL:
                 self._wait(self._limits.answer_time)
+            else:
+                self._progress()
             self._set_reading()
 
     # Within.
