@@ -9,7 +9,12 @@ from typing import Protocol as TypingProtocol
 from twisted.application.internet import backoffPolicy
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectError, ConnectionDone
-from twisted.internet.interfaces import IPushProducer, IReactorTime, IStreamClientEndpoint
+from twisted.internet.interfaces import (
+    IDelayedCall,
+    IPushProducer,
+    IReactorTime,
+    IStreamClientEndpoint,
+)
 from twisted.internet.protocol import Factory, Protocol, connectionDone
 from twisted.internet.task import deferLater
 from twisted.python.failure import Failure
@@ -62,6 +67,7 @@ class UpstreamConnection(Protocol):
         self._interim = 0
         self._sent = False
         self._tunnel = False
+        self._closing: IDelayedCall | None = None
         self.uses = 0
         self.idle_since = 0.0
 
@@ -96,11 +102,12 @@ class UpstreamConnection(Protocol):
         self.transport.resumeProducing()  # type: ignore[union-attr]
 
     def close(self) -> None:
-        """Close after what was written; nobody is told."""
+        """Close after what was written, if that is read in time; nobody is told."""
         self._reader = None
         assert self.transport is not None
         self.transport.unregisterProducer()  # type: ignore[attr-defined]
         self.transport.loseConnection()
+        self._closing = self._pool.clock.callLater(self._pool.limits.stall_time, self.abort)
 
     def abort(self) -> None:
         """Close at once; nobody is told."""
@@ -129,6 +136,8 @@ class UpstreamConnection(Protocol):
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._pool.forget(self)
+        if self._closing is not None and self._closing.active():
+            self._closing.cancel()
         reader, self._reader = self._reader, None
         if reader is None:
             return
@@ -217,9 +226,10 @@ class UpstreamPool:
         self, clock: IReactorTime, endpoint: IStreamClientEndpoint, limits: Limits
     ) -> None:
         self.limits = limits
-        self._clock = clock
+        self.clock = clock
         self._endpoint = endpoint
         self._idle: deque[UpstreamConnection] = deque()
+        self._closed = False
 
     def reuse(self) -> UpstreamConnection | None:
         """The connection that was used last, if one is idle."""
@@ -232,24 +242,24 @@ class UpstreamPool:
     async def _connect(self) -> UpstreamConnection:
         factory = Factory.forProtocol(lambda: UpstreamConnection(self))
         factory.noisy = False
-        deadline = self._clock.seconds() + self.limits.connect_time
+        deadline = self.clock.seconds() + self.limits.connect_time
         for attempt in itertools.count():
             try:
                 return await self._endpoint.connect(factory)  # type: ignore[return-value]
             except ConnectError as error:
                 # A UNIX socket whose backlog is full gives no error number (connect(2), EAGAIN).
                 busy = type(error) is ConnectError and error.osError is None
-                if not busy or self._clock.seconds() >= deadline:
+                if not busy or self.clock.seconds() >= deadline:
                     raise
-            await deferLater(self._clock, _BUSY(attempt))
+            await deferLater(self.clock, _BUSY(attempt))
         raise AssertionError("unreachable")
 
     def release(self, connection: UpstreamConnection) -> None:
         """Keep *connection* for another request."""
-        if len(self._idle) >= self.limits.idle_upstreams:
+        if self._closed or len(self._idle) >= self.limits.idle_upstreams:
             connection.close()
             return
-        connection.idle_since = self._clock.seconds()
+        connection.idle_since = self.clock.seconds()
         self._idle.append(connection)
 
     def forget(self, connection: UpstreamConnection) -> None:
@@ -259,11 +269,12 @@ class UpstreamPool:
 
     def reap(self) -> None:
         """Close the connections that were idle for too long."""
-        limit = self._clock.seconds() - self.limits.idle_upstream_time
+        limit = self.clock.seconds() - self.limits.idle_upstream_time
         while self._idle and self._idle[0].idle_since <= limit:
             self._idle.popleft().close()
 
     def close(self) -> None:
-        """Close what is idle."""
+        """Close what is idle, and from now on what becomes so."""
+        self._closed = True
         while self._idle:
             self._idle.popleft().close()

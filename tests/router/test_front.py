@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 import socket
 from typing import Any
+from unittest.mock import Mock
 
-from twisted.internet import reactor
+from twisted.internet import reactor, unix
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.logger import globalLogPublisher
 from twisted.python.logfile import LogFile
 
 from hero.router.access_log import AccessLog, JsonLines
+from hero.router.head import parse_request_head
 from hero.router.limits import Limits
 from tests.router.backend import ANSWER, H11Service, ScriptedService
 from tests.router.harness import RouterCase
@@ -483,6 +485,35 @@ class UpstreamTests(RouterCase):
         self.assertIn(b"502 Bad Gateway", await wire.get(b"upstream_closed_early"))
         self.assertEqual(count, 2)
 
+    async def test_connection_in_use_when_its_route_goes_is_closed_after_its_answer(self) -> None:
+        service = silent()
+        port = self.serve(service)
+        wire = await self.connect()
+        wire.send(GET)
+        while not (service.connections and service.connections[-1].received):
+            await self.pause(0.005)
+        await port.stopListening()
+        self.look()
+        service.connections[-1].transport.write(ANSWER)
+        await wire.get(b"\r\n\r\nok")
+        while service.connections[-1].connected_:
+            await self.pause(0.005)
+
+    async def test_client_that_goes_while_the_router_connects_says_nothing_about_the_route(
+        self,
+    ) -> None:
+        self.serve(H11Service({"access": "public"}))
+        await self.ask(GET_AND_CLOSE)
+        route = self.routes.lookup("demo", "web")
+        assert route is not None
+        head = parse_request_head(GET, self.limits)
+        while (idle := route.pool.reuse()) is not None:
+            idle.close()
+        exchange = route.forward(Mock(raw_chunks=True), head, GET, lambda: None)
+        exchange.start()
+        exchange.abandon()
+        self.assertEqual(route.state, "up")
+
     async def test_route_that_goes_leaves_other_connections_alone(self) -> None:
         service = silent()
         self.serve(service)
@@ -637,6 +668,38 @@ class UpgradeTests(RouterCase):
         self.look()
         wire.send(b"still")
         await wire.get(b"<still>")
+
+    async def test_tunnel_to_a_service_that_does_not_read_is_not_kept_for_ever(self) -> None:
+        def script(connection: Any, data: bytes) -> None:
+            if b"Upgrade: websocket\r\n" in data:
+                connection.transport.write(self.AGREE)
+                connection.transport.pauseProducing()
+
+        self.limits = Limits(stall_time=0.2)
+        self.serve(ScriptedService(script))
+        wire = await self.connect()
+        wire.send(self.ASK)
+        await wire.get(b"101")
+        stuck: list[Any] = []
+        while not stuck:
+            wire.send(b"x" * 4096)
+            await self.pause(0.002)
+            stuck = [s for s in reactor.getWriters() if isinstance(s, unix.Client)]
+        wire.transport.abortConnection()
+        while stuck[0].connected:
+            await self.pause(0.01)
+
+    async def test_tunnel_that_was_busy_may_be_idle_as_long_as_any(self) -> None:
+        service = self._tunnel()
+        self.serve(service)
+        wire = await self.connect()
+        wire.send(self.ASK)
+        await wire.get(b"early")
+        (front,) = self.gateway.fronts
+        front.pause_body()
+        front.resume_body()
+        left = front.deadline - self.clock.seconds()
+        self.assertGreater(left, self.limits.tunnel_time - 60)
 
     async def test_refused_upgrade_is_a_normal_answer(self) -> None:
         self.serve(replying(b"HTTP/1.1 426 Upgrade Required\r\nContent-Length: 0\r\n\r\n", ANSWER))
