@@ -137,6 +137,8 @@ class Front(Protocol):
             self._progress()
             self._exchange.resume_answer()
         elif self.state is State.HEAD and self._buffer:
+            self._ahead_paused = False
+            self._set_reading()
             self._read_heads()
 
     def stopProducing(self) -> None:

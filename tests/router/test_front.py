@@ -393,6 +393,22 @@ class BackPressureTests(RouterCase):
         received = await wire.rest()
         self.assertEqual(len(received.partition(b"\r\n\r\n")[2]), total)
 
+    async def test_body_sent_ahead_by_a_slow_reader_is_read_when_it_has_read(self) -> None:
+        service = H11Service({"access": "public"})
+        self.serve(service)
+        wire = await self.connect()
+        wire.send(GET)
+        await wire.get(b"\r\n\r\nok")
+        (front,) = self.gateway.fronts
+        front.pauseProducing()
+        body = b"x" * 1_000_000
+        wire.send(b"POST /demo/web/ HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\n" + body)
+        while not front._ahead_paused:
+            await self.pause(0.005)
+        front.resumeProducing()
+        await wire.until(lambda w: w.received.count(b"\r\n\r\nok") == 2)
+        self.assertEqual(service.seen[1].body, body)
+
     async def test_slow_service_does_not_fill_memory(self) -> None:
         service = ScriptedService(lambda connection, data: connection.transport.pauseProducing())
         self.serve(service)
