@@ -93,7 +93,7 @@ class Vm:
     labels: dict[str, str] = attrs.field(factory=dict)
     node_sid: str | None = None
     node_name: str | None = None
-    observed_at: datetime | None = None
+    observed_at: Annotated[datetime, Meta(tz=True)] | None = None
     reachable: bool = True
 
 

@@ -67,8 +67,8 @@ class Heartbeat:
 
     node_sid: NodeSid
     boot_id: Annotated[str, Meta(min_length=8, max_length=64)]
-    seq: Annotated[int, Meta(ge=1)]
-    sent_at: datetime
+    seq: Annotated[int, Meta(ge=1, lt=1 << 31)]
+    sent_at: Annotated[datetime, Meta(tz=True)]
     advertise_address: Annotated[str, Meta(max_length=512)]
     name: Annotated[str, Meta(min_length=1, max_length=253)]
     version: Annotated[str, Meta(max_length=64)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
@@ -20,6 +21,7 @@ from hero.identity.errors import (
 from hero.identity.join_token import JoinTokenString
 from hero.identity.node import install_certificate, make_key_and_csr
 from hero.identity.revocation import RevokedNodes
+from hero.rpc.errors import InvalidParams
 from tests.explorer.builders import a_heartbeat, later, temporary_directory
 from tests.explorer.fake_cluster import FakeCluster
 
@@ -293,6 +295,24 @@ class HeartbeatTests(JoinTestCase):
         """A node cannot report for another."""
         one, two = await self.cluster.add_node(1), await self.cluster.add_node(2)
         await self.assert_refused(Forbidden, self.cluster.beat(one, two.heartbeat()))
+
+    async def test_values_that_cannot_be_kept(self) -> None:
+        """A time without its zone, here or in a VM, or a number too large, is named and refused."""
+        node = await self.cluster.add_node(1)
+        await self.cluster.cloud().deploy_vm(name="web", node="n1")
+        beat = msgspec.to_builtins(node.heartbeat(sent_at=9))
+        naive = "2026-03-01T12:00:05"
+        headers = {"X-Hero-User": f"node:{node.sid}", "X-Hero-Claims": "node"}
+        client = self.cluster.explorer(headers)._client
+        for changed in (
+            {"sent_at": naive},
+            {"seq": 1 << 70},
+            {"vms": [{**beat["vms"][0], "observed_at": naive}]},
+        ):
+            call = client.call("ExplorerService.heartbeat", {"heartbeat": {**beat, **changed}})
+            error = await self.assert_refused(InvalidParams, call)
+            self.assertIn("heartbeat", error.detail)
+        self.assertEqual(len((await self.cluster.cloud().list_vms()).items), 1)
 
     async def test_status(self) -> None:
         """The cluster at a glance names who is silent."""
