@@ -61,12 +61,17 @@ def scan(directory: Path, owners: frozenset[int]) -> dict[Key, Found]:
     for entry in _entries(directory):
         why = _why_no_service(entry, owners)
         if why is not None:
-            found[entry.name, ""] = Found(path=Path(entry.path), refused=why)
+            found[_text(entry.name), ""] = Found(path=Path(_text(entry.path)), refused=why)
             continue
         for inner in _entries(Path(entry.path)):
-            name = inner.name.removesuffix(_SUFFIX)
+            name = _text(inner.name).removesuffix(_SUFFIX)
             found[entry.name, name] = _look(inner, owners)
     return found
+
+
+def _text(name: str) -> str:
+    """A file's *name* as it can be shown: bytes that are no UTF-8 are written as escapes."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
 def _entries(directory: Path) -> list[os.DirEntry[str]]:
@@ -112,6 +117,8 @@ def _look(entry: os.DirEntry[str], owners: frozenset[int]) -> Found:
         why = f"its name does not match {NAME.pattern}"
     elif len(os.fsencode(entry.path)) > MAX_SOCKET_PATH:
         why = f"its path is longer than the {MAX_SOCKET_PATH} bytes of a socket address"
+    if why is not None:
+        path = Path(_text(entry.path))
     return Found(
         path=path, identity=(status.st_dev, status.st_ino, status.st_ctime_ns), refused=why
     )

@@ -69,6 +69,17 @@ class ScanTests(SynchronousTestCase):
         self.assertRefused(("shop", "api"), "does not end in .sock")
         self.assertRefused(("a~b", ""), "name does not match")
 
+    def test_names_that_are_no_text_can_be_shown(self) -> None:
+        service = self.directory / "shop"
+        service.mkdir()
+        os.mkdir(os.fsencode(self.directory) + b"/sh\xf6p")
+        os.mkdir(os.fsencode(service) + b"/\xff.sock")
+        for (service_name, socket_name), found in scan(self.directory, MINE).items():
+            for shown in (service_name, socket_name, str(found.path)):
+                shown.encode()
+        self.assertRefused(("sh\\xf6p", ""), "name does not match")
+        self.assertRefused(("shop", "\\xff"), "not a socket")
+
     def test_path_too_long_for_an_address_is_refused(self) -> None:
         room = 108 - len(str(self.directory)) - len("/shop/.sock")
         service = self.directory / "shop"
