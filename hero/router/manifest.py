@@ -105,6 +105,9 @@ class _Fetch:
             raise BadAnswer(f"its manifest is longer than {self._limit} bytes")
 
     def answer_finished(self) -> None:
+        if self._status >= 500:
+            self._finish(Failure(BadAnswer(f"its manifest: status {self._status}")))
+            return
         if self._status != 200:
             self._finish(None)
             return

@@ -59,6 +59,8 @@ class ReverseProxyResource:
     reason: str | None = attrs.field(init=False, default="not used yet")
     requests: int = attrs.field(init=False, default=0)
     active: int = attrs.field(init=False, default=0)
+    #: Whether somebody listens who did not tell a manifest that can be read.
+    unclear: bool = attrs.field(init=False, default=False)
     _known: bool = attrs.field(init=False, default=False)
     _fetching: bool = attrs.field(init=False, default=False)
     _waiting: list[Callable[[], None]] = attrs.field(init=False, factory=list)
@@ -122,6 +124,7 @@ class ReverseProxyResource:
         self.manifest = manifest
         declared = manifest.access if manifest is not None else None
         self.access = declared or self.default_access
+        self.unclear = False
         self.answered()
         self._settle(known=True)
 
@@ -129,7 +132,7 @@ class ReverseProxyResource:
         """Nobody answered, or nothing sensible: then only the cluster's own may call."""
         self.manifest = None
         self.access = "cluster"
-        listens = failure.check(BadAnswer, Timeout) is not None
+        self.unclear = listens = failure.check(BadAnswer, Timeout) is not None
         if listens:
             self.answered()
             self.reason = failure.getErrorMessage()

@@ -62,9 +62,9 @@ class RouteTable:
             route.pool.reap()
 
     def probe(self) -> None:
-        """See whether somebody listens now where nobody did."""
+        """See whether somebody listens now where nobody did, or tells now what nobody told."""
         for route in self:
-            if route.state is RouteState.DOWN:
+            if route.state is RouteState.DOWN or route.unclear:
                 route.refresh()
 
     def describe(self) -> list[Route]:

@@ -67,6 +67,23 @@ class AccessTests(RouterCase):
         self.serve(service)
         self.assertIn(b" 401 ", await self.ask(get(b"/demo/web/")))
 
+    async def test_manifest_that_cannot_be_had_yet_is_asked_for_again(self) -> None:
+        service = H11Service({"access": "public"})
+        good = service.answer
+        self.default_access = "public"
+
+        def broken(request: Any) -> bytes:
+            good(request)
+            return b"HTTP/1.1 503 Starting\r\nContent-Length: 0\r\n\r\n"
+
+        service.answer = broken  # type: ignore[method-assign]
+        self.serve(service)
+        self.assertIn(b" 401 ", await self.ask(get(b"/demo/web/")))
+        service.answer = good  # type: ignore[method-assign]
+        self.routes.probe()
+        while b" 200 OK" not in await self.ask(get(b"/demo/web/")):
+            await self.pause()
+
 
 class CertificateTests(RouterCase):
     """As if the client had shown a certificate; `test_tls` has real ones."""
