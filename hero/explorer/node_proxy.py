@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import attrs
 import msgspec
 from twisted.internet.defer import CancelledError, DeferredSemaphore
+from twisted.internet.defer import TimeoutError as DeferredTimeout
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 
@@ -95,7 +96,7 @@ class NodeProxy:
         self._local_sid = local_sid
         self._concurrency = concurrency
         self._queue = queue
-        self._turns: dict[str, DeferredSemaphore] = {}
+        self._turns: dict[tuple[str, str], DeferredSemaphore] = {}
 
     async def call(
         self,
@@ -107,7 +108,9 @@ class NodeProxy:
         timeout: float | None = None,
     ) -> Any:
         """The JSON value that ComputeService's *method* on *node* answers, for *call*'s user."""
-        turns = self._turns.setdefault(node.sid, DeferredSemaphore(self._concurrency))
+        # Who follows a log holds its call for long; that is no reason for others to wait.
+        lane = (node.sid, "logs" if method == "vm_logs" else "calls")
+        turns = self._turns.setdefault(lane, DeferredSemaphore(self._concurrency))
         if len(turns.waiting) >= self._queue:
             raise LimitExceeded(
                 f"{self._queue} calls are waiting for the node {node.name} already",
@@ -115,12 +118,18 @@ class NodeProxy:
                 data={"node": node.name},
             )
         client = self._connect(node, call.context)
-        await turns.acquire()
+        limit = self.patience.answer if timeout is None else timeout
+        try:
+            await turns.acquire().addTimeout(limit, self._clock)
+        except DeferredTimeout:
+            raise unreachable(
+                node, f"{self._concurrency} calls to it have had no answer for {limit:g} seconds"
+            ) from None
         try:
             return await client.call(
                 f"ComputeService.{method}",
                 msgspec.to_builtins(dict(params)),
-                timeout=self.patience.answer if timeout is None else timeout,
+                timeout=limit,
                 headers=self._headers(node, call),
             )
         except (Unavailable, Timeout, PeerRefused, Unauthenticated, Forbidden) as error:
@@ -227,7 +236,7 @@ def _understood(node: NodeRecord, method: str, value: Any, expected: Any) -> Any
     except msgspec.ValidationError as error:
         raise RemoteError(
             f"the answer of the node {node.name} to {method} cannot be understood: {error}",
-            hint="see whether it runs the same version of Hero: hero node list",
+            hint=f"see whether it runs the same version of Hero: hero node show {node.name}",
             data={"node": node.name},
         ) from error
 
