@@ -105,7 +105,7 @@ class _Fetch:
             raise BadAnswer(f"its manifest is longer than {self._limit} bytes")
 
     def answer_finished(self) -> None:
-        if self._status >= 500:
+        if self._status >= 500 and self._status != 501:  # 501: it knows no GET at all
             self._finish(Failure(BadAnswer(f"its manifest: status {self._status}")))
             return
         if self._status != 200:
