@@ -12,7 +12,13 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from twisted.internet.defer import CancelledError, Deferred, DeferredLock, DeferredSemaphore
+from twisted.internet.defer import (
+    CancelledError,
+    Deferred,
+    DeferredLock,
+    DeferredSemaphore,
+    ensureDeferred,
+)
 from twisted.logger import Logger
 
 from hero.compute.guest import GuestSpec, StopReason
@@ -148,20 +154,22 @@ class VmActor:
     async def pause(self, sid: str, commit: Commit = no_commit) -> VmRecord:
         """Freeze the VM *sid*."""
         async with self._exclusive(sid):
-            await self._accept(Command.PAUSE, sid)
+            record = await self._accept(Command.PAUSE, sid)
             commit()
             self._step("pause.record", sid)
             await self._write(sid, wanted=WantedState.PAUSED)
-            return await self._pause(sid)
+            async with self._or_as_before(record):
+                return await self._pause(sid)
 
     async def resume(self, sid: str, commit: Commit = no_commit) -> VmRecord:
         """Let the VM *sid* go on."""
         async with self._exclusive(sid):
-            await self._accept(Command.RESUME, sid)
+            record = await self._accept(Command.RESUME, sid)
             commit()
             self._step("resume.record", sid)
             await self._write(sid, wanted=WantedState.RUNNING, reason=None)
-            return await self._resume(sid)
+            async with self._or_as_before(record):
+                return await self._resume(sid)
 
     async def delete(self, sid: str, *, force: bool, commit: Commit = no_commit) -> VmRecord:
         """Delete the VM *sid* and everything of it."""
@@ -278,7 +286,7 @@ class VmActor:
         return await self._write(sid, state=VmState.STOPPED, reason=None)
 
     async def _power_off(self, sid: str, grace: float) -> None:
-        asked = self._asked[sid] = Deferred.fromCoroutine(self._hypervisor.stop(sid, grace))
+        asked = self._asked[sid] = ensureDeferred(self._hypervisor.stop(sid, grace))
         try:
             await asked
         except CancelledError:
@@ -303,6 +311,15 @@ class VmActor:
         self._step("resume.guest", sid)
         await self._hypervisor.resume(sid)
         return await self._write(sid, state=VmState.RUNNING, reason=None)
+
+    @asynccontextmanager
+    async def _or_as_before(self, record: VmRecord) -> AsyncIterator[None]:
+        """What fails in here is over: the reconciler does not try it again behind the owner."""
+        try:
+            yield
+        except HeroError:
+            await self._write(record.sid, wanted=record.wanted, reason=record.reason)
+            raise
 
     async def _delete(self, sid: str, reason: str | None = None) -> VmRecord:
         self._step("delete.record", sid)

@@ -8,7 +8,12 @@ from twisted.internet.defer import CancelledError, Deferred
 
 from hero.compute.errors import SliceUnavailable
 from hero.compute.guest import GuestState
-from hero.compute.hypervisor.errors import DiskFailed, GuestFilesGone, GuestNotStarted
+from hero.compute.hypervisor.errors import (
+    DiskFailed,
+    GuestControlFailed,
+    GuestFilesGone,
+    GuestNotStarted,
+)
 from hero.compute.model import VmState, WantedState
 from hero.errors import Conflict, NotFound
 from tests.compute.inline import NodeTestCase, record
@@ -128,6 +133,18 @@ class ActorTests(NodeTestCase):
         self.assertFalse(directory.exists())
         (self.directory / "elsewhere").rename(directory)
         self.assertEqual(self.get(self.actor.start(SID)).state, VmState.RUNNING)
+
+    def test_pause_or_resume_that_fails(self) -> None:
+        """Who was told that it failed does not find it done later."""
+        self.deploy()
+        for name, before in (("pause", VmState.RUNNING), ("resume", VmState.PAUSED)):
+            broken = self.patch(self.hypervisor, name, _raiser(GuestControlFailed("silent")))
+            self.fails(getattr(self.actor, name)(SID), GuestControlFailed)
+            broken.restore()
+            self.get(self.make_loop().begin())
+            now = self.successResultOf(self.store.get(SID))
+            self.assertEqual((now.state, now.wanted.value), (before, before.value))
+            self.get(self.actor.pause(SID))
 
     def test_commands_that_do_not_fit(self) -> None:
         """They are refused in words, and change nothing."""
