@@ -159,7 +159,9 @@ async def connect_qmp(
         try:
             await endpoint.connect(Factory.forProtocol(lambda: client))
         except Exception as error:
-            raise QmpLost(f"cannot connect to {socket}: {error}") from error
+            number = getattr(error, "osError", None)
+            reason = os.strerror(number) if number else "nobody answers there"
+            raise QmpLost(f"cannot connect to {socket}: {reason}") from error
     client.ready.addTimeout(limit, reactor)
     try:
         await client.ready

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import shutil
 import tempfile
 from pathlib import Path
 from typing import Any
 
-from twisted.internet.defer import Deferred
-from twisted.internet.error import ConnectionDone
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred, fail
+from twisted.internet.endpoints import UNIXClientEndpoint
+from twisted.internet.error import ConnectError, ConnectionDone
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
 from twisted.python.failure import Failure
@@ -20,6 +23,7 @@ from hero.compute.hypervisor.qmp import (
     QmpLost,
     QmpRefused,
     QmpTimeout,
+    connect_qmp,
     socket_address,
 )
 
@@ -132,6 +136,22 @@ class QmpClientTests(TestCase):
         """A line that does not end is hung up on rather than kept."""
         self.conversation.client.dataReceived(b"{" * (QmpClient.MAX_LENGTH + 2))
         self.assertTrue(self.conversation.transport.disconnecting)
+
+
+class ConnectTests(TestCase):
+    """`connect_qmp` where there is no QEMU."""
+
+    async def test_reason(self) -> None:
+        """It is told in words; what Twisted says where it knows none is not for people."""
+        for error, words in (
+            (ConnectError(errno.ENOENT, "lost"), "No such file"),
+            (ConnectError(string="[Failure instance: Traceback"), "nobody answers"),
+        ):
+            self.patch(UNIXClientEndpoint, "connect", lambda *_, error=error: fail(error))
+            with self.assertRaises(QmpLost) as caught:
+                await connect_qmp(reactor, Path("/nowhere/s"), lambda *_: None, 1.0)
+            self.assertIn(words, str(caught.exception))
+            self.assertNotIn("Traceback", str(caught.exception))
 
 
 class SocketAddressTests(TestCase):
