@@ -11,12 +11,12 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import attrs
-from sqlalchemy import or_, select, update
+from sqlalchemy import delete, or_, select, update
 from twisted.internet.defer import DeferredLock
 
 from hero.errors import NotFound
 from hero.explorer.model import ApiToken, ApiTokenPage, TokenRecord
-from hero.explorer.schema import api_tokens
+from hero.explorer.schema import api_tokens, login_codes, sessions
 from hero.identity.claims import Claim
 from hero.identity.tokens import TokenFile, hash_secret, new_token
 from hero.rpc.declare import Call
@@ -96,18 +96,24 @@ class Tokens:
         return ApiTokenPage(items=[_api_token(row) for row in rows])
 
     async def revoke(self, sid: str) -> ApiToken:
-        """Refuse the token: at once on this machine, elsewhere with the next heartbeat."""
+        """Refuse the token: at once on this machine, elsewhere with the next heartbeat.
+
+        The web sessions of its user end with it; any of them may have been opened with it.
+        """
         unrevoked = (api_tokens.c.sid == sid, api_tokens.c.revoked_at.is_(None))
 
         def work(connection: Any) -> Any:
             row = connection.execute(select(api_tokens).where(*unrevoked)).one_or_none()
             connection.execute(update(api_tokens).where(*unrevoked).values(revoked_at=self._now()))
+            if row is not None:
+                for table in (login_codes, sessions):
+                    connection.execute(delete(table).where(table.c.user == row.user))
             return row
 
         row = await self._database.run(work)
+        await self.load()
         if row is None:
             raise NotFound(f"there is no token {sid!r}", hint="hero token list shows them")
-        await self.load()
         return _api_token(row)
 
 

@@ -8,7 +8,14 @@ import msgspec
 from twisted.internet.defer import Deferred, gatherResults
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
-from hero.errors import Conflict, Forbidden, HeroError, InvalidConfiguration, NameTaken
+from hero.errors import (
+    Conflict,
+    Forbidden,
+    HeroError,
+    InvalidConfiguration,
+    NameTaken,
+    Unauthenticated,
+)
 from hero.explorer.joining import Advertised
 from hero.identity.certificates import build_request, new_key
 from hero.identity.errors import (
@@ -367,6 +374,23 @@ class TokenTests(JoinTestCase):
         await self.stranger.end_session(secret=session.secret)
         await self.assert_refused(HeroError, self.stranger.get_session(secret=session.secret))
         await self.stranger.end_session(secret=session.secret)
+
+    async def test_revoking_ends_sessions(self) -> None:
+        """What was opened with a token ends with it, and nobody else's."""
+        made: dict[str, Any] = {}
+        for name in ("ada", "bob"):
+            token = await self.admin.create_token(user=name)
+            client = self.cluster.explorer({"X-Hero-User": token.user, "X-Hero-Claims": "admin"})
+            code = (await client.create_login_code()).code
+            session = await self.stranger.redeem_login_code(code=code)
+            made[name] = token, session.secret, (await client.create_login_code()).code
+        await self.admin.revoke_token(sid=made["ada"][0].sid)
+        _, secret, code = made["ada"]
+        await self.assert_refused(Unauthenticated, self.stranger.get_session(secret=secret))
+        await self.assert_refused(Unauthenticated, self.stranger.redeem_login_code(code=code))
+        _, secret, code = made["bob"]
+        self.assertEqual((await self.stranger.get_session(secret=secret)).user, "user:bob")
+        await self.stranger.redeem_login_code(code=code)
 
     async def test_old_code_and_session(self) -> None:
         """Both are good for a while only."""
