@@ -12,7 +12,7 @@ from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.defer import TimeoutError as DeferredTimeout
 from twisted.internet.protocol import Protocol
 from twisted.python.failure import Failure
-from twisted.web.client import Agent, HTTPConnectionPool, ResponseDone
+from twisted.web.client import Agent, ResponseDone
 from twisted.web.http import PotentialDataLoss
 from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgent, IResponse
@@ -31,7 +31,8 @@ from hero.rpc.connection_errors import ConnectionLost, connection_error, was_can
 from hero.rpc.declare import Method, methods_of
 from hero.rpc.endpoints import ServiceEndpointFactory
 from hero.rpc.errors import error_from_object
-from hero.rpc.urls import parse_url
+from hero.rpc.pool import BoundedPool
+from hero.rpc.urls import HttpUrl, parse_url
 from hero.sids import new_sid
 
 #: Bytes of an answer, at most.
@@ -66,13 +67,13 @@ class RpcClient:
         target = parse_url(url)
         self.url = url
         self._reactor = reactor
-        self._http_url = target.http
+        self._http_url = HttpUrl.from_text(target.http)
         self._headers = dict(headers or {})
         if token is not None:
             self._headers["Authorization"] = f"Bearer {token}"
         self._timeout = timeout
         self._ids = itertools.count(1)
-        self._pool = HTTPConnectionPool(reactor, persistent=target.socket is None)
+        self._pool = BoundedPool(reactor, persistent=target.socket is None)
         self._pool.maxPersistentPerHost = 8
         self._pool.cachedConnectionTimeout = _IDLE
         if agent is None:
@@ -223,7 +224,9 @@ def _repeatable(method: Method) -> bool:
 def _refusal(status: int, answer: Any, url: str) -> HeroError:
     """The error that an HTTP answer which is no JSON-RPC stands for."""
     members = answer if isinstance(answer, dict) else {}
-    detail = str(members.get("detail", f"{url} answered with HTTP status {status}"))
+    detail = str(
+        members.get("detail", f"{url} answered with HTTP status {status}, not with JSON-RPC")
+    )
     data = {name: members[name] for name in ("reason", "request_id") if name in members} | {
         "status": status
     }

@@ -9,8 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from twisted.internet import reactor
+from twisted.internet.error import CannotListenError
 from twisted.internet.protocol import Factory, Protocol
-from twisted.trial.unittest import SynchronousTestCase, TestCase
+from twisted.protocols.policies import WrappingFactory
+from twisted.protocols.tls import TLSMemoryBIOFactory
+from twisted.trial.unittest import SkipTest, SynchronousTestCase, TestCase
 
 from hero.errors import (
     Conflict,
@@ -20,10 +23,12 @@ from hero.errors import (
     LimitExceeded,
     NotFound,
     RemoteError,
+    SocketPathTooLong,
     Timeout,
     Unauthenticated,
     Unavailable,
 )
+from hero.identity.tls import ClusterTlsPolicy, ServerTls
 from hero.operations import Operation, OperationState
 from hero.rpc import client as client_module
 from hero.rpc.client import RpcClient
@@ -31,6 +36,7 @@ from hero.rpc.connection_errors import ConnectionLost
 from hero.rpc.errors import InvalidParams, MethodNotFound
 from hero.rpc.site import UnixService, service_site
 from hero.rpc.urls import parse_url, router_url, unix_url
+from tests.identity.cluster import new_master, new_worker
 from tests.rpc.pets import DatabaseTestCase, Pet, PetService
 
 
@@ -117,6 +123,39 @@ class ClientTests(ServedTestCase):
         with self.assertRaises(Timeout) as caught:
             await self.proxy.sleep(timeout=0.05)
         self.assertIn("PetService.sleep", caught.exception.detail)
+
+
+class HttpsTests(DatabaseTestCase):
+    """Over TLS, where connections are kept."""
+
+    async def serve(self, tls: ServerTls, port: int = 0) -> int:
+        rpc = {"zoo": {PetService: self.pets}}
+        site = service_site(reactor=reactor, name="x", description="", access="cluster", rpc=rpc)
+        self.door = WrappingFactory(TLSMemoryBIOFactory(tls, False, site))
+        self.port = reactor.listenTCP(port, self.door, interface="127.0.0.1")
+        return self.port.getHost().port
+
+    async def stop(self) -> None:
+        await self.port.stopListening()
+        for connection in list(self.door.protocols):
+            connection.transport.abortConnection()
+
+    async def test_connection_is_used_again_and_a_restart_is_not_noticed(self) -> None:
+        master = new_master(self)
+        tls = ServerTls(new_worker(self, master, "127.0.0.1").tls)
+        number = await self.serve(tls)
+        url = f"https://127.0.0.1:{number}/api/root/zoo/rpc"
+        client = RpcClient(reactor, url, tls=ClusterTlsPolicy(master.tls, expect_role="node"))
+        proxy = client.proxy(PetService)
+        for _ in range(3):
+            await proxy.get_pet(name="rex")
+        self.assertEqual(len(self.door.protocols), 1)
+        await self.stop()
+        await self.serve(tls, number)
+        await proxy.add_pet(name="tom")
+        self.assertEqual(self.pets.calls, ["add_pet tom"])
+        await client.close()
+        await self.stop()
 
 
 class Scripted(Protocol):
@@ -226,6 +265,28 @@ class MisbehavingServerTests(TestCase):
         self.patch(client_module, "MAX_ANSWER", 1000)
         self.assertIsInstance(await self.answer(http("200 OK", b" " * 2000)), LimitExceeded)
 
+    async def test_head_of_an_answer_is_bounded(self) -> None:
+        for endless in (
+            b"HTTP/1.1 200 OK\r\n" + b"X-A: b\r\n" * 100_000 + b"\r\n",
+            b"HTTP/1.1 100 Continue\r\n\r\n" * 100_000,
+        ):
+            error = await self.answer(endless)
+            self.assertIsInstance(error, LimitExceeded)
+            self.assertIn("head", error.detail)
+
+    async def test_ipv6(self) -> None:
+        try:
+            port = reactor.listenTCP(0, self.factory, interface="::1")
+        except CannotListenError:
+            raise SkipTest("no IPv6 here") from None
+        self.addCleanup(port.stopListening)
+        place = f"[::1]:{port.getHost().port}"
+        self.client = RpcClient(reactor, f"http://{place}/api")
+        self.factory.answers = [http("200 OK", b'{"jsonrpc":"2.0","id":1,"result":7}')]
+        self.assertEqual(await self.client.call("PetService.hello"), 7)
+        await self.client.close()
+        self.assertIn(f"\r\nHost: {place}\r\n".encode(), self.factory.heard[0])
+
     async def test_nobody_listens(self) -> None:
         for url in ("unix:///nowhere.sock:/api", "http://127.0.0.1:1/", "https://127.0.0.1:1/"):
             self.client = RpcClient(reactor, url)
@@ -250,3 +311,14 @@ class UrlTests(SynchronousTestCase):
     def test_others_are_refused(self) -> None:
         for url in ("", "master:9998", "unix://relative.sock:/x", "unix:///x.sock", "ftp://x/"):
             self.assertRaises(InvalidConfiguration, parse_url, url)
+        for place in ("[::1", "h:abc", "h:99999", "h:0", "a b", "h\n", "..", "[fe80::1%25lo]", ""):
+            self.assertRaises(InvalidConfiguration, parse_url, f"https://{place}/x")
+
+    def test_password_is_refused_and_not_repeated(self) -> None:
+        with self.assertRaises(InvalidConfiguration) as caught:
+            parse_url("https://alice:hunter2@master/x")
+        self.assertNotIn("hunter2", str(caught.exception.to_data()))
+
+    def test_socket_that_does_not_fit_an_address(self) -> None:
+        with self.assertRaises(SocketPathTooLong):
+            parse_url("unix:///" + "x" * 107 + ":/api")
