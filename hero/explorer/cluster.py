@@ -217,13 +217,20 @@ class ClusterCompute:
         await self._operation(call, sid)
         return await self.operations.cancel(sid)
 
-    async def follow(self, call: Call, operation: Operation) -> Vm:
+    async def follow(self, call: Call, operation: Operation) -> Vm | None:
         """The result of an operation on a VM that was passed on before a restart.
+
+        None for a deletion after which the node has told already that the VM is gone.
 
         Raises `NotFound` where the node never got it, `NodeUnreachable`, or what went wrong.
         """
         assert operation.target is not None
-        vm = await self._index.find(call.context, operation.target)
+        try:
+            vm = await self._index.find(call.context, operation.target)
+        except NotFound:
+            if operation.kind == "delete_vm":
+                return None
+            raise
         record = self._home(vm)
         page: OperationPage = await self._proxy.read(
             record, call, "list_operations", {"limit": 1000}

@@ -43,7 +43,7 @@ class FakeNode:
     """A node with the number *number*, whose socket is in *directory*.
 
     ``fails`` maps methods to the errors that they raise. ``gate``, where set, is waited for
-    before a VM is made or changed.
+    before a VM is made or changed, ``delete_gate`` before one is deleted.
     """
 
     def __init__(self, number: int, directory: Path, database: Database, slices: int = 4) -> None:
@@ -56,6 +56,7 @@ class FakeNode:
         self.calls: list[tuple[str, Call]] = []
         self.fails: dict[str, HeroError] = {}
         self.gate: Deferred[None] | None = None
+        self.delete_gate: Deferred[None] | None = None
         self.seq = 0
         self.boot = "boot-one"
         self._server: UnixService | None = None
@@ -169,6 +170,8 @@ class FakeNode:
         found = self._find(vm)
         if found.state is VmState.RUNNING and not force:
             raise Conflict(f"{found.name} is running")
+        if self.delete_gate is not None:
+            await self.delete_gate
         del self.vms[found.sid]
         return attrs.evolve(found, state=VmState.DELETING, wanted_state=WantedState.DELETED)
 

@@ -95,6 +95,21 @@ class RecoveryTests(ClusterTestCase):
         self.assertEqual((await self.ended(sid)).state, OperationState.SUCCEEDED)
         self.assertEqual((await self.cluster.cloud().get_vm(vm="web")).state, "stopped")
 
+    async def test_deletion_that_the_node_reported(self) -> None:
+        """A deletion that the explorer missed has succeeded, if a heartbeat says so first too."""
+        vm = await self.deploy("web", node="n1")
+        self.n1.delete_gate = Deferred()
+        operation = await self.cloud.delete_vm(vm="web", force=True, wait=False)
+        await eventually(lambda: "delete_vm" in self.n1.methods())
+        await self.n1.stop()
+        await self.cluster.restart()
+        self.n1.delete_gate.callback(None)
+        await eventually(lambda: vm["sid"] not in self.n1.vms)
+        await self.cluster.report(self.n1)
+        self.n1.start()
+        done = await self.ended(operation.sid)
+        self.assertEqual((done.state, done.error), (OperationState.SUCCEEDED, None))
+
     async def test_never_sent(self) -> None:
         """An operation that reached no node has failed, and did nothing."""
         await self.deploy("web", node="n1")
