@@ -228,7 +228,7 @@ class Front(Protocol):
             self._write(b"0\r\n\r\n")
         self._finish_record(None)
         if self.state is State.BODY:
-            self._linger()
+            self._linger(self._limits.stall_time)
         elif self._keep_alive and not self._gateway.stopping:
             self._next()
         else:
@@ -272,7 +272,7 @@ class Front(Protocol):
         if keep:
             self._next()
         else:
-            self._linger()
+            self._linger(self._limits.linger_time)
 
     def switch(self, head: ResponseHead) -> None:
         record = self.record
@@ -428,10 +428,10 @@ class Front(Protocol):
         self.state = State.CLOSING
         self.transport.abortConnection()  # type: ignore[union-attr]
 
-    def _linger(self) -> None:
+    def _linger(self, patience: float) -> None:
         """Let the client read the answer although it still sends (RFC 9112 section 9.6)."""
         transport: Any = self.transport
-        self._leave(self._limits.linger_time)
+        self._leave(patience)
         self._body_paused = self._ahead_paused = False
         self._set_reading()
         if self.secure:

@@ -36,7 +36,7 @@ class Limits:
     connect_time: float = 5.0
     #: Without a byte in either direction of a tunnel.
     tunnel_time: float = 4 * 3600.0
-    #: After the last answer, for the client to read it and go.
+    #: After an answer of the router's own, or where nothing is under way, for the client to go.
     linger_time: float = 3.0
     #: Unused, before a connection to a service is closed. Less than services wait themselves.
     idle_upstream_time: float = 20.0

@@ -14,6 +14,7 @@ from twisted.logger import globalLogPublisher
 from twisted.python.logfile import LogFile
 
 from hero.router.access_log import AccessLog, JsonLines
+from hero.router.front import State
 from hero.router.head import parse_request_head
 from hero.router.limits import Limits
 from tests.router.backend import ANSWER, H11Service, ScriptedService
@@ -610,6 +611,22 @@ class DeadlineTests(RouterCase):
         self.pass_time(self.limits.stall_time)
         await wire.rest()
         self.assertFalse(wire.clean)
+
+    async def test_slow_reader_of_an_early_answer_gets_it_whole(self) -> None:
+        body = b"x" * 1_000_000
+        self.serve(replying(b"HTTP/1.1 413 Too Large\r\nContent-Length: 1000000\r\n\r\n" + body))
+        wire = await self.connect()
+        wire.transport.pauseProducing()
+        wire.send(POST_CHUNKED + b"3\r\nabc\r\n")
+        await self.pause()
+        (front,) = self.gateway.fronts
+        while front.state is not State.CLOSING:
+            await self.pause(0.005)
+        self.pass_time(self.limits.linger_time)
+        await self.pause()
+        wire.transport.resumeProducing()
+        self.assertTrue((await wire.rest()).endswith(body))
+        self.assertTrue(wire.clean)
 
     async def test_stop_lets_requests_finish(self) -> None:
         service = silent()
