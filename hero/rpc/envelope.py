@@ -16,6 +16,10 @@ from hero.rpc.errors import InvalidRequest, ParseError, ProtocolError, error_obj
 #: Arrays and objects inside each other, at most.
 MAX_NESTING = 64
 
+#: Arrays and objects in a body, at most. Making a million of them takes a second, before it is
+#: known who asks. (Brackets in strings are counted too.)
+MAX_CONTAINERS = 100_000
+
 #: Calls in one batch, at most.
 MAX_BATCH = 100
 
@@ -67,14 +71,17 @@ def parse(body: bytes) -> Parsed:
 
 
 def decode(body: bytes) -> Any:
-    """The JSON value that *body* holds (RFC 8259). Raises `ParseError`."""
+    """The JSON value that *body* holds (RFC 8259). Raises `ParseError`, `LimitExceeded`."""
+    containers = body.count(b"[") + body.count(b"{")
+    if containers > MAX_CONTAINERS:
+        raise LimitExceeded(f"{containers} arrays and objects; {MAX_CONTAINERS} is the limit")
     try:
         value = msgspec.json.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise ParseError(str(error)) from error
     except RecursionError:
         raise ParseError(_TOO_DEEP) from None
-    if body.count(b"[") + body.count(b"{") > MAX_NESTING and _depth_exceeds(value):
+    if containers > MAX_NESTING and _depth_exceeds(value):
         raise ParseError(_TOO_DEEP)
     return value
 

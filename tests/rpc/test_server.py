@@ -11,7 +11,7 @@ from treq.testing import StubTreq
 from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.resource import Resource
 
-from hero.rpc.envelope import MAX_BATCH, Refused, parse
+from hero.rpc.envelope import MAX_BATCH, MAX_CONTAINERS, Refused, parse
 from hero.rpc.server import RpcResource
 from tests.rpc.pets import Pets, PetService
 
@@ -180,6 +180,12 @@ class ServerTests(SynchronousTestCase):
     def test_many_small_arrays_are_not_deep(self) -> None:
         answer = self.invoke("get_pet", {"name": "rex", "x": [[]] * 1000})
         self.assertEqual(answer["error"]["data"]["parameter"], "x")
+
+    def test_number_of_arrays_and_objects_is_bounded(self) -> None:
+        for one in (b"[]", b"{}"):
+            body = b'{"jsonrpc":"2.0","id":1,"method":"PetService.hello","params":[%s]}'
+            _, answer = self.request(body % b",".join([one] * MAX_CONTAINERS))
+            self.assertEqual(json.loads(answer)["error"]["data"]["kind"], "limit_exceeded")
 
     def test_batch_is_bounded(self) -> None:
         one = {"jsonrpc": "2.0", "id": 1, "method": "PetService.hello"}
