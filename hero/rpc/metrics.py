@@ -6,13 +6,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from prometheus_client import CollectorRegistry, Counter, Histogram
+from twisted.internet.defer import CancelledError
 
 from hero.errors import HeroError
 from hero.rpc.declare import Method
 
 
 class RpcMetrics:
-    """``hero_rpc_calls_total`` by method and outcome (``ok`` or an error kind), and durations."""
+    """``hero_rpc_calls_total`` by method and outcome, and durations.
+
+    The outcome is ``ok``, ``cancelled`` where the caller has gone, or an error kind.
+    """
 
     def __init__(self, registry: CollectorRegistry) -> None:
         self._calls = Counter(
@@ -32,6 +36,9 @@ class RpcMetrics:
             outcome = "ok"
         except HeroError as error:
             outcome = error.kind
+            raise
+        except CancelledError:
+            outcome = "cancelled"
             raise
         finally:
             self._calls.labels(method.qualified_name, outcome).inc()

@@ -217,6 +217,8 @@ class SiteTests(SiteTestCase):
         talk.transport.abortConnection()
         while not self.pets.cancelled:
             await deferLater(reactor, 0.005)
+        _, _, metrics = await self.ask("GET /metrics HTTP/1.0")
+        self.assertIn(b'{method="PetService.sleep",outcome="cancelled"} 1.0', metrics)
 
     async def test_client_that_goes_away_does_not_stop_an_operation(self) -> None:
         talk = await self.connect()
