@@ -26,8 +26,11 @@ _HOP_BY_HOP = frozenset(
         b"http2-settings",
     }
 )
-#: Only the router says these, also where a gateway reads "_" as "-".
-_RESERVED = re.compile(rb"x[-_]hero[-_].*|x[-_]forwarded[-_].*|forwarded|x[-_]real[-_]ip")
+#: Only the router says these, also where a gateway reads any other mark as "-", as CGI's do
+#: (RFC 3875 section 4.1.18 has "_" for both).
+_RESERVED = re.compile(
+    rb"x[^a-z0-9]hero[^a-z0-9].*|x[^a-z0-9]forwarded[^a-z0-9].*|forwarded|x[^a-z0-9]real[^a-z0-9]ip"
+)
 _SET_HERE = frozenset({b"host", b"x-request-id", b"traceparent", b"hero-on-behalf-of"})
 
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
@@ -94,6 +97,8 @@ def forward_request(
     upgrade = upgrade_of(head)
     if upgrade is not None:
         lines += [b"Connection: Upgrade", b"Upgrade: " + upgrade]
+    elif head.has_odd_body:
+        lines.append(b"Connection: close")
     lines += _router_fields(head, target, caller, client, request_id, trace)
     return b"\r\n".join(lines) + b"\r\n\r\n"
 
