@@ -45,6 +45,7 @@ class Exchange:
         self._held: list[bytes] = []
         self._whole = not head.has_body
         self._retriable = self._whole and head.method in _IDEMPOTENT
+        self._reusable = not head.has_odd_body
         self._upgrade = upgrade_of(head)
         self._started = False
         self._tunnel = False
@@ -69,7 +70,7 @@ class Exchange:
             return
         if data:
             self._upstream.send(data)
-        if last:
+        if last and self._reusable:
             self._upstream.request_sent()
 
     def tunnel_data(self, data: bytes) -> None:
@@ -177,7 +178,7 @@ class Exchange:
             return
         self._route.answered()
         self._upstream = upstream
-        upstream.begin(self, self._wire, whole=self._whole)
+        upstream.begin(self, self._wire, whole=self._whole and self._reusable)
         held, self._held = self._held, []
         for data in held:
             upstream.send(data)

@@ -28,6 +28,8 @@ _NEVER_HOP_BY_HOP = frozenset(
     {b"host", b"content-length", b"transfer-encoding", b"content-type", b"upgrade"}
 )
 _HOP_OPTIONS_ALLOWED = frozenset({b"upgrade"})
+#: Methods that give a body no meaning (RFC 9110 sections 9.3.1, 9.3.2 and 9.3.5).
+_WITHOUT_BODY = frozenset({b"GET", b"HEAD", b"DELETE"})
 #: Names that gateways which map "-" to "_" take for framing fields.
 _FRAMING_LOOKALIKES = frozenset({b"content_length", b"transfer_encoding"})
 
@@ -66,6 +68,11 @@ class RequestHead:
     @property
     def has_body(self) -> bool:
         return self.framing is not Framing.NONE
+
+    @property
+    def has_odd_body(self) -> bool:
+        """Whether it has a body that a service may not read, and take for its next request."""
+        return self.has_body and self.method in _WITHOUT_BODY
 
     def values(self, name: bytes) -> list[bytes]:
         """The values of the field *name*, which is in lower case."""
@@ -195,7 +202,7 @@ def _request_framing(
         return Framing.CHUNKED, 0
     if lengths is not None:
         length = parse_length(lengths)
-        if length and minor == 0 and method in (b"GET", b"HEAD", b"DELETE"):
+        if length and minor == 0 and method in _WITHOUT_BODY:
             # HTTP/1.0 servers disagree about whether these have a body.
             raise Malformed("bad_framing", "an HTTP/1.0 request of this method with a body")
         return (Framing.LENGTH, length) if length else (Framing.NONE, 0)

@@ -56,6 +56,7 @@ class ForwardingTests(RouterCase):
             b"GET /demo/web/api/blue/cloud/rpc HTTP/1.1\r\nHost: a:1\r\n"
             b"Connection: close, x-secret\r\n"
             b"X-Hero-User: user:root\r\nX-Hero-Claims: admin\r\nX_Hero_Claims: admin\r\n"
+            b"X.Hero.Claims: admin\r\nX~Hero-User: user:root\r\nX+Real+IP: 10.0.0.1\r\n"
             b"X-Hero-On-Behalf-Of: user:root\r\nHero-On-Behalf-Of: user:root\r\n"
             b"X-Forwarded-For: 10.0.0.1\r\nX-Forwarded_Proto: https\r\nForwarded: for=1.2.3.4\r\n"
             b"X-Secret: hop\r\nKeep-Alive: 5\r\nTE: trailers\r\nProxy-Connection: keep-alive\r\n"
@@ -72,7 +73,8 @@ class ForwardingTests(RouterCase):
         self.assertEqual(seen.values(b"x-forwarded-prefix"), [b"/demo/web"])
         self.assertEqual(seen.values(b"host"), [b"a:1"])
         self.assertEqual(seen.values(b"x-kept"), [b"Yes"])
-        for gone in (b"x_hero_claims", b"x-forwarded_proto", b"forwarded", b"x-secret",
+        for gone in (b"x_hero_claims", b"x.hero.claims", b"x~hero-user", b"x+real+ip",
+                     b"x-forwarded_proto", b"forwarded", b"x-secret",
                      b"keep-alive", b"te", b"proxy-connection", b"connection",
                      b"x-hero-on-behalf-of", b"hero-on-behalf-of"):  # fmt: skip
             self.assertNotIn(gone, names)
@@ -298,6 +300,26 @@ class RequestBodyTests(RouterCase):
         await wire.get(b"HTTP/1.1 100 Continue\r\n\r\n")
         wire.send(b"abc")
         await wire.get(b"\r\n\r\nok")
+
+    async def test_body_that_a_service_may_take_for_a_request_is_its_connections_last(self) -> None:
+        smuggled = b"GET / HTTP/1.1\r\nX-Hero-Claims: admin\r\n\r\n"
+
+        def script(connection: Any, data: bytes) -> None:
+            if connection.received.endswith(smuggled):
+                head = connection.received.startswith(b"HEAD")
+                connection.transport.write(ANSWER[:-2] if head else ANSWER)
+
+        service = ScriptedService(script)
+        self.serve(service)
+        wire = await self.connect()
+        rest = b" /demo/web/ HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n" % len(smuggled)
+        for count, method in enumerate((b"GET", b"HEAD", b"DELETE"), 1):
+            wire.send(method + rest + smuggled)
+            await wire.until(lambda w, count=count: w.received.count(b"HTTP/1.1 200") == count)
+            connection = service.connections[-1]
+            self.assertIn(b"\r\nConnection: close\r\n", connection.received)
+            await self._until(lambda connection=connection: not connection.connected_)
+        self.assertFalse(wire.closed)
 
     async def test_answer_before_the_body_is_passed_on_and_closes(self) -> None:
         service = replying(b"HTTP/1.1 413 Too Large\r\nContent-Length: 0\r\n\r\n")
