@@ -12,7 +12,7 @@ from pathlib import Path
 
 import attrs
 
-from hero.errors import SocketPathTooLong
+from hero.errors import InvalidConfiguration, SocketPathTooLong
 
 #: ``sun_path`` of ``struct sockaddr_un`` on Linux (unix(7)), less the final NUL.
 MAX_SOCKET_PATH = 107
@@ -103,7 +103,8 @@ class HeroPaths:
     def ensure(self) -> None:
         """Make the directories that are missing, mode 0700.
 
-        Raises `SocketPathTooLong` when a socket of ours would not fit a socket address.
+        Raises `SocketPathTooLong` when a socket of ours would not fit a socket address, and
+        `InvalidConfiguration` when a directory cannot be made.
         """
         longest = os.fsencode(self.sockets / _LONGEST_OWN_SOCKET)
         if len(longest) > MAX_SOCKET_PATH:
@@ -130,4 +131,10 @@ class HeroPaths:
 def _make_private(directory: Path) -> None:
     """Make *directory* and the parents that are missing, each with mode 0700."""
     for missing in (*reversed(directory.parents), directory):
-        missing.mkdir(mode=0o700, exist_ok=True)
+        try:
+            missing.mkdir(mode=0o700, exist_ok=True)
+        except OSError as error:
+            raise InvalidConfiguration(
+                f"the directory {missing} cannot be made: {error.strerror}",
+                hint="set HERO_HOME, or HERO_SOCKET_DIR, to a place where this user may write",
+            ) from error
