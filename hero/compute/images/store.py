@@ -69,10 +69,9 @@ class ImageStore:
     async def get(self, name: str) -> ImageFiles:
         """The image's files, built first where that has not happened yet."""
         recipe = self._recipe(name)
-        if name not in self._builds:
-            image = recipe.load(self._images_dir / name)
-            if image is not None:
-                return image
+        image = recipe.load(self._images_dir / name)
+        if image is not None:
+            return image
         return await self._build(recipe, None)
 
     async def build(self, name: str, progress: Progress) -> Image:

@@ -91,6 +91,17 @@ class ImageStoreTests(TestCase):
         self.failureResultOf(waiting, ImageUnavailable)
         self.assertEqual(len(self.flushLoggedErrors(ZeroDivisionError)), 1)
 
+    def test_built_again(self) -> None:
+        """While an image is built again, and when that fails, the one there is goes on."""
+        waiting = self.get()
+        self.builds[0].callback(None)
+        image = self.successResultOf(waiting)
+        again = Deferred.fromCoroutine(self.store.build("tiny", lambda *_: None))
+        self.assertEqual(self.successResultOf(self.get()), image)
+        self.builds[1].errback(ImageUnavailable("no network"))
+        self.failureResultOf(again, ImageUnavailable)
+        self.assertEqual(self.successResultOf(self.get()), image)
+
     def test_caller_goes_away(self) -> None:
         """A caller who goes away does not take the others' build with him."""
         gone, waiting = self.get(), self.get()
