@@ -11,6 +11,7 @@ import os
 import shutil
 import signal
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -42,8 +43,16 @@ def command_line(pid: int) -> list[str]:
     """The arguments of process *pid*; empty if there is none."""
     try:
         return Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").split("\0")
-    except (FileNotFoundError, ProcessLookupError):
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
         return []
+
+
+def process_with(option: str, value: str) -> int:
+    """A process that has *option* with *value* among its arguments; 0 if there is none."""
+    for entry in Path("/proc").glob("[0-9]*"):
+        if (option, value) in pairwise(command_line(int(entry.name))):
+            return int(entry.name)
+    return 0
 
 
 @implementer(IReadDescriptor)

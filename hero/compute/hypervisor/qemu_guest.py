@@ -30,6 +30,7 @@ from hero.compute.hypervisor.process import (
     DetachedChild,
     HeldProcess,
     command_line,
+    process_with,
     start_detached,
     start_ticks,
 )
@@ -235,7 +236,8 @@ class QemuGuest:
         try:
             return int((self.directory / qemu_command.PID_FILE).read_text())
         except (FileNotFoundError, ValueError):
-            return 0
+            # QEMU may be too young to have written it.
+            return process_with("-uuid", self._record.uuid)
 
     def _is_the_run(self, pid: int) -> bool:
         """Whether process *pid*, which cannot be replaced by another now, is that of the run."""

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import tempfile
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +81,16 @@ class QemuDirectoryTests(TestCase):
             over=False,
         )
         return process.pid
+
+    async def test_started_a_moment_ago(self) -> None:
+        """A guest that was started by a service killed at once is found, not started again."""
+        run = str(uuid.uuid4())
+        process = subprocess.Popen(["sh", "-c", "sleep 60; true", "-uuid", run])  # noqa: ASYNC220
+        self.addCleanup(process.wait)
+        self.make("vm-1", uuid=run, boot_id=this_boot(), reason=None, over=False)
+        seen = (await self.hypervisor.observe())["vm-1"]
+        self.assertEqual((seen.state, seen.pid), (GuestState.RUNNING, process.pid))
+        await self.hypervisor.kill("vm-1")
 
     async def test_copy_of_a_directory(self) -> None:
         """Somebody's copy of a guest's directory is another guest, not the same."""
