@@ -6,6 +6,7 @@ import errno
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 import uuid
 from pathlib import Path
@@ -85,7 +86,8 @@ class QemuDirectoryTests(TestCase):
     async def test_started_a_moment_ago(self) -> None:
         """A guest that was started by a service killed at once is found, not started again."""
         run = str(uuid.uuid4())
-        process = subprocess.Popen(["sh", "-c", "sleep 60; true", "-uuid", run])  # noqa: ASYNC220
+        sleep = "import time; time.sleep(60)"
+        process = subprocess.Popen([sys.executable, "-c", sleep, "-uuid", run])  # noqa: ASYNC220
         self.addCleanup(process.wait)
         self.make("vm-1", uuid=run, boot_id=this_boot(), reason=None, over=False)
         seen = (await self.hypervisor.observe())["vm-1"]
