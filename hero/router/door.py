@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from datetime import datetime
 from typing import Any, Protocol
 
 from hero.explorer.model import TokenRecord
+from hero.identity.authority import utc_now
 from hero.identity.certificates import PeerIdentity
 from hero.identity.claims import DEFAULT_CONTEXT, Caller, Claim, parse_claims
 from hero.router.errors import Rejection
@@ -45,8 +47,10 @@ class Door:
         *,
         removed: RemovedNodes = frozenset(),
         peer_identity: Callable[[Any], PeerIdentity | None] = lambda transport: None,
+        now: Callable[[], datetime] = utc_now,
     ) -> None:
         self._tokens = tokens
+        self._now = now
         self._removed = removed
         self._peer_identity = peer_identity
 
@@ -99,6 +103,15 @@ class Door:
         if peer.node_sid in self._removed:
             raise Rejection(
                 403, "node_removed", f"{peer.node_sid} was removed from the cluster", close=True
+            )
+        if peer.not_after <= self._now():
+            # It was good when the connection was made, and can have expired since.
+            raise Rejection(
+                401,
+                "certificate_expired",
+                f"the certificate of {peer.node_sid} has expired",
+                headers=_CHALLENGE,
+                close=True,
             )
         behalf = head.values(b"hero-on-behalf-of") if "explorer" in peer.roles else []
         named = behalf[0].decode("latin-1") if len(behalf) == 1 else None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from hero.identity.certificates import PeerIdentity
@@ -91,10 +91,11 @@ class CertificateTests(RouterCase):
     def make_door(self) -> Door:
         self.roles = frozenset({"node"})
         self.removed: set[str] = set()
+        self.not_after = datetime.now(UTC) + timedelta(days=1)
 
         def peer(transport: Any) -> PeerIdentity:
             return PeerIdentity(
-                cluster_id="c", node_sid="node-1", roles=self.roles, not_after=datetime.now(UTC)
+                cluster_id="c", node_sid="node-1", roles=self.roles, not_after=self.not_after
             )
 
         door = Door(self.tokens, removed=self.removed, peer_identity=peer)
@@ -124,3 +125,12 @@ class CertificateTests(RouterCase):
         self.removed.add("node-1")
         self.serve(H11Service({"access": "public"}))
         self.assertIn(b"node_removed", await self.ask(get(b"/demo/web/")))
+
+    async def test_certificate_that_expired_on_its_connection_is_refused(self) -> None:
+        service = H11Service({"access": "public"})
+        self.serve(service)
+        self.not_after = datetime.now(UTC) - timedelta(seconds=1)
+        answer = await self.ask(get(b"/demo/web/").replace(b"Connection: close\r\n", b""))
+        self.assertIn(b" 401 Unauthorized\r\n", answer)
+        self.assertIn(b"certificate_expired", answer)
+        self.assertEqual(service.seen, [])
