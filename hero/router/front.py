@@ -205,6 +205,7 @@ class Front(Protocol):
             and delimited
             and self.state is State.ANSWER
             and not self._gateway.stopping
+            and self._gateway.clock.seconds() - self.since < self._limits.connection_time
         )
         record.status = head.status
         self._progress()

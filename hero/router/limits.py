@@ -28,6 +28,9 @@ class Limits:
     head_time: float = 15.0
     #: Between two requests of one connection.
     idle_time: float = 75.0
+    #: A connection that is older is not kept for another request, so that its client shows a new
+    #: certificate in time.
+    connection_time: float = 3600.0
     #: Without any progress of a body, in either direction.
     stall_time: float = 120.0
     #: For the service to begin its answer.

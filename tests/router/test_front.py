@@ -603,6 +603,15 @@ class DeadlineTests(RouterCase):
         self.pass_time(self.limits.idle_time)
         self.assertTrue((await wire.rest()).endswith(b"\r\n\r\nok"))
 
+    async def test_old_connection_ends_with_its_next_answer(self) -> None:
+        self.serve(H11Service({"access": "public"}))
+        wire = await self.connect()
+        (front,) = self.gateway.fronts
+        front.since -= self.limits.connection_time
+        wire.send(GET)
+        self.assertIn(b"Connection: close\r\n", await wire.rest())
+        self.assertTrue(wire.clean)
+
     async def test_service_that_does_not_answer_is_a_504(self) -> None:
         service = silent()
         self.serve(service)
