@@ -65,7 +65,7 @@ def makeService(options: Options) -> IService:
         print(f"hero-explorer: {_explain(error)}", file=sys.stderr, flush=True)
         # twistd has no other way to end with a status of one's own.
         reactor.addSystemEventTrigger("after", "shutdown", os._exit, 1)
-        reactor.stop()
+        reactor.callWhenRunning(reactor.stop)
 
     try:
         paths.ensure()
