@@ -28,7 +28,7 @@ from hero.errors import Conflict, HeroError, Timeout, Unavailable
 from hero.explorer.api import ExplorerService
 from hero.explorer.model import Membership
 from hero.identity.certificates import EXPLORER
-from hero.identity.errors import CaMismatch, NoIdentity, PeerRefused
+from hero.identity.errors import CaMismatch, CertificateRefused, NoIdentity, PeerRefused
 from hero.identity.join_token import JoinTokenString
 from hero.identity.node import NodeIdentity, install_certificate, make_key_and_csr
 from hero.identity.pinning import fetch_ca
@@ -69,6 +69,10 @@ async def join_cluster(
     paths = HeroPaths.from_environment(settings)
     paths.ensure()
     member = _member_of(paths, token)
+    kept_address = settings.get(ADVERTISE) if member else None
+    if member is not None and await _was_removed(reactor, token, member):
+        say(f"the cluster has removed {member.node_sid}; this machine joins as a new node")
+        member = None
     if member is None and running_pid(paths) is not None:
         raise Conflict(
             "Hero is running here and is not a member of that cluster",
@@ -76,7 +80,7 @@ async def join_cluster(
         )
     endpoints = list(listen) or (settings.get("HERO_LISTEN") or "").split()
     first_host = urlsplit(token.explorer_urls[0]).hostname or ""
-    advertise = advertise_address or (settings.get(ADVERTISE) if member else None)
+    advertise = advertise_address or kept_address
     if not advertise:
         advertise = default_advertise_address("worker", endpoints, first_host)
     check_advertise_address(advertise)
@@ -164,14 +168,7 @@ async def _ask_to_join(
 async def _ask_one(
     reactor: Any, url: str, token: JoinTokenString, csr: str, name: str, advertise: str
 ) -> Membership:
-    parts = urlsplit(url)
-    ca = await fetch_ca(reactor, parts.hostname or "", parts.port or DEFAULT_PORT, token.ca_sha256)
-    client = RpcClient(
-        reactor,
-        router_url(url, "hero_compute/explorer_rpc", "root", "explorer"),
-        tls=ClusterTlsPolicy(None, ca_pem=ca, expect_role=EXPLORER),
-        timeout=_JOIN_TIMEOUT,
-    )
+    client = await _client(reactor, url, token)
     try:
         answer: Membership = await client.proxy(ExplorerService).join(
             cluster_id=token.cluster_id,
@@ -183,6 +180,40 @@ async def _ask_one(
         return answer
     finally:
         await client.close()
+
+
+async def _was_removed(reactor: Any, token: JoinTokenString, member: NodeIdentity) -> bool:
+    """Whether an explorer of the cluster says that it knows this machine's node no more.
+
+    Where none answers, the machine is taken for the node that it was.
+    """
+    for url in token.explorer_urls:
+        try:
+            client = await _client(reactor, url, token)
+            try:
+                await client.proxy(ExplorerService).renew_certificate(
+                    certificate=member.certificate_pem, csr=member.renewal_request()
+                )
+            finally:
+                await client.close()
+            return False
+        except CertificateRefused:
+            return True
+        except HeroError:
+            continue
+    return False
+
+
+async def _client(reactor: Any, url: str, token: JoinTokenString) -> RpcClient:
+    """A client of the explorer at *url* that needs no identity, only the CA of *token*."""
+    parts = urlsplit(url)
+    ca = await fetch_ca(reactor, parts.hostname or "", parts.port or DEFAULT_PORT, token.ca_sha256)
+    return RpcClient(
+        reactor,
+        router_url(url, "hero_compute/explorer_rpc", "root", "explorer"),
+        tls=ClusterTlsPolicy(None, ca_pem=ca, expect_role=EXPLORER),
+        timeout=_JOIN_TIMEOUT,
+    )
 
 
 def default_node_name() -> str:

@@ -338,6 +338,25 @@ class TwoNodesTests(SynchronousTestCase):
         free = [s["state"] for s in self._slices("worker")]
         self.assertEqual(set(free), {"free"})
 
+    def test_a_removed_machine_can_join_again(self) -> None:
+        """It is told to stop first; then it is a new node, with a certificate that counts."""
+        before = self.master.hero("node", "show", "worker")["sid"]
+        self.master.hero("node", "remove", "worker", "--force")
+        token = self.master.hero("token", "create")["token"]
+        refused = self.worker.run("join", token, "--no-start")
+        self.assertIn("hero down", refused.stderr)
+        self.worker.down()
+        joined = self.worker.hero("join", token, "--no-start")
+        self.assertFalse(joined["repeated"])
+        self.assertEqual(joined["advertise_address"], self.worker.url)
+        self.assertNotEqual(joined["node_sid"], before)
+        self.assertTrue(self.worker.hero("join", token, "--no-start")["repeated"])
+        self.worker.up("worker")
+        eventually(
+            "the worker to be online again",
+            lambda: node_state(self.master, self.worker) == "online",
+        )
+
     def test_secrets_are_kept_from_other_users(self) -> None:
         """Keys, tokens and databases cannot be read by others, nor the directories entered."""
         for home in (self.master.home, self.worker.home):
