@@ -18,7 +18,7 @@ class Cable:
         tag = f"{os.getpid() % 100000}"
         self.left = f"hero-l{tag}"
         self.right = f"hero-r{tag}"
-        self._left_device = f"hl{tag}"
+        self.left_device = f"hl{tag}"
         self._right_device = f"hr{tag}"
         self._left_address = left_address
         self._right_address = right_address
@@ -29,11 +29,11 @@ class Cable:
             ip("netns", "add", namespace)
             ip("-n", namespace, "link", "set", "lo", "up")
         ip(
-            *("link", "add", self._left_device, "netns", self.left, "type", "veth"),
+            *("link", "add", self.left_device, "netns", self.left, "type", "veth"),
             *("peer", "name", self._right_device, "netns", self.right),
         )
         ends = (
-            (self.left, self._left_device, self._left_address),
+            (self.left, self.left_device, self._left_address),
             (self.right, self._right_device, self._right_address),
         )
         for namespace, device, address in ends:
@@ -42,11 +42,11 @@ class Cable:
 
     def cut(self) -> None:
         """Take the link down: packets are lost, nobody is told."""
-        ip("-n", self.left, "link", "set", self._left_device, "down")
+        ip("-n", self.left, "link", "set", self.left_device, "down")
 
     def mend(self) -> None:
         """Bring the link up again."""
-        ip("-n", self.left, "link", "set", self._left_device, "up")
+        ip("-n", self.left, "link", "set", self.left_device, "up")
 
     def remove(self) -> None:
         """Delete both namespaces, and the link with them."""

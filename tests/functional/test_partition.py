@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ipaddress
 import subprocess
 
 from twisted.trial.unittest import SynchronousTestCase
 
+from tests.functional.capture import Capture, what_is_not_tls
 from tests.functional.cluster import (
     ROUTER_PORT,
     CommandFailed,
@@ -31,6 +33,9 @@ class PartitionTests(SynchronousTestCase):
         self.addCleanup(self.master.destroy)
         self.worker = Node("worker", "10.77.0.2", self.cable.right)
         self.addCleanup(self.worker.destroy)
+        self.capture = Capture(self.cable.left, self.cable.left_device)
+        self.addCleanup(self.capture.close)
+        self.capture.start()
         give_images(self.master)
         give_images(self.worker)
         self.master.up("master", "--heartbeat-interval", "1", "--port", "9001")
@@ -71,6 +76,21 @@ class PartitionTests(SynchronousTestCase):
         )
         self.master.hero("vm", "delete", "island", "--force")
         self.assertEqual(guests_running(self.worker), [])
+        self._assert_all_of_it_was_tls()
+
+    def _assert_all_of_it_was_tls(self) -> None:
+        """The nodes spoke to each other's routers, TLS, and said nothing else."""
+        self.capture.stop()
+        streams = self.capture.streams()
+        self.assertTrue(what_is_not_tls(b"GET / HTTP/1.1\r\n"))
+        doors = {(node.address, ROUTER_PORT) for node in (self.master, self.worker)}
+        called = set()
+        for (source, destination), stream in streams.items():
+            self.assertTrue({source, destination} & doors, f"{source} to {destination}")
+            self.assertEqual(what_is_not_tls(stream.content()), b"", f"{source} to {destination}")
+            if destination in doors and stream.segments:
+                called.add(destination)
+        self.assertEqual(called, doors)
 
 
 UI = ("127.0.0.1", 9001)
@@ -79,17 +99,17 @@ UI = ("127.0.0.1", 9001)
 def _listeners(node: Node) -> set[tuple[str, int]]:
     """The TCP addresses that anything in the node's namespace listens on, by the kernel's table."""
     table = subprocess.run(
-        node.command(["cat", "/proc/net/tcp"]),
+        node.command(["cat", "/proc/net/tcp", "/proc/net/tcp6"]),
         capture_output=True,
         text=True,
         check=True,
         timeout=20,
     ).stdout
     found = set()
-    for line in table.splitlines()[1:]:
-        fields = line.split()
+    for fields in map(str.split, table.splitlines()):
         if fields[3] == "0A":
             address, port = fields[1].split(":")
-            octets = [str(byte) for byte in reversed(bytes.fromhex(address))]
-            found.add((".".join(octets), int(port, 16)))
+            packed = bytes.fromhex(address)
+            words = (packed[start : start + 4][::-1] for start in range(0, len(packed), 4))
+            found.add((str(ipaddress.ip_address(b"".join(words))), int(port, 16)))
     return found
