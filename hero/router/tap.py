@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import resource
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import attrs
 from prometheus_client import CollectorRegistry
 from twisted.application.internet import TimerService
 from twisted.application.service import IService, MultiService
@@ -36,6 +38,8 @@ from hero.settings import EnvironmentOptions
 MODES = ("local", "master", "worker")
 _LOG_SIZE = 64 * 1024 * 1024
 _LOGS_KEPT = 5
+#: Descriptors for other things than clients and the services that they call.
+_OTHER_FILES = 64
 #: How often routes that do not answer are asked again, in seconds.
 _PROBE_PERIOD = 5.0
 
@@ -114,7 +118,7 @@ def _assemble(reactor: Any, options: Options) -> IService:
     tls = ServerTls(paths.tls)
     listeners = [open_listener(spec) for spec in options.listen]
 
-    limits = Limits()
+    limits = _limits()
     registry = CollectorRegistry()
     metrics = RouterMetrics(registry)
 
@@ -157,6 +161,17 @@ def _assemble(reactor: Any, options: Options) -> IService:
     ):
         part.setServiceParent(service)  # type: ignore[no-untyped-call]
     return service
+
+
+def _limits() -> Limits:
+    """Bounds that leave, of the descriptors this process may have, one to a service per client."""
+    default = Limits()
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    if most == resource.RLIM_INFINITY:
+        return default
+    room = max(1, (most - _OTHER_FILES) // 2)
+    return attrs.evolve(default, connections=min(default.connections, room))
 
 
 class _Nowhere:

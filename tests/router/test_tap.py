@@ -75,13 +75,16 @@ class ProcessTests(TestCase):
         self.home = Path(tempfile.mkdtemp(prefix="hero-tap-"))
         self.addCleanup(shutil.rmtree, self.home, True)
 
-    def run_router(self, *arguments: str) -> Run:
+    def run_router(self, *arguments: str, descriptors: int | None = None) -> Run:
         run = Run()
         root = Path(__file__).parents[2]
         twistd = [sys.executable, "-c", "from twisted.scripts.twistd import run; run()"]
         command = [*twistd, "-n", "--pidfile=", "hero-router", *arguments]
         environ = {**os.environ, "HERO_HOME": str(self.home), "PYTHONPATH": str(root)}
-        process = reactor.spawnProcess(run, sys.executable, command, env=environ, path="/")
+        if descriptors is not None:
+            command = ["sh", "-c", f'ulimit -n {descriptors}; exec "$@"', "sh", *command]
+        program = shutil.which(command[0])
+        process = reactor.spawnProcess(run, program, command, env=environ, path="/")
         run.transport = process
 
         def stop() -> Any:
@@ -93,14 +96,30 @@ class ProcessTests(TestCase):
         self.addCleanup(stop)
         return run
 
-    async def test_router_serves_its_own_api_and_stops_cleanly(self) -> None:
-        run = self.run_router("--listen", "tcp:0:interface=127.0.0.1")
+    async def port_of(self, run: Run) -> int:
+        """The port of *run*, a router that listens on one."""
         state = self.home / "var/run/router.json"
         while not state.exists():
             self.assertFalse(run.ended.called, run.said)
             await deferLater(reactor, 0.05)
         (url,) = json.loads(state.read_text())["listening"]
-        port = int(url.rpartition(":")[2])
+        return int(url.rpartition(":")[2])
+
+    async def test_idle_clients_leave_descriptors_for_services(self) -> None:
+        run = self.run_router("--listen", "tcp:0:interface=127.0.0.1", descriptors=128)
+        endpoint = TCP4ClientEndpoint(reactor, "127.0.0.1", await self.port_of(run))
+        wires = [await connectProtocol(endpoint, Wire()) for _ in range(128)]
+        for wire in wires:
+            self.addCleanup(wire.transport.abortConnection)
+        for wire in wires[:5]:
+            wire.send(b"GET /hero_router/rpc/health HTTP/1.1\r\nHost: a\r\n\r\n")
+        for wire in wires[:5]:
+            self.assertIn(b" 200 OK\r\n", await wire.get(b"\r\n\r\n"))
+
+    async def test_router_serves_its_own_api_and_stops_cleanly(self) -> None:
+        run = self.run_router("--listen", "tcp:0:interface=127.0.0.1")
+        state = self.home / "var/run/router.json"
+        port = await self.port_of(run)
         wire = await connectProtocol(TCP4ClientEndpoint(reactor, "127.0.0.1", port), Wire())
         wire.send(b"GET /hero_router/rpc/health HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
         self.assertIn(b" 200 OK\r\n", await wire.rest())
