@@ -196,7 +196,15 @@ class Discovery(Service):
         self._watched.clear()
 
     def look(self) -> None:
-        """Look now."""
+        """Look now. A change that no event told of means that events, and watches, were lost."""
+        before = self._last
+        self._look()
+        if before is not None and self._last != before:
+            for path in list(self._watched):
+                self._unwatch(path)
+            self._look()
+
+    def _look(self) -> None:
         # The watches come first, so that what appears during the look is not missed.
         self._watch()
         found = scan(self._directory, self._owners)
@@ -253,4 +261,4 @@ class Discovery(Service):
 
     def _gathered(self) -> None:
         self._pending = None
-        self.look()
+        self._look()

@@ -176,6 +176,20 @@ class DiscoveryTests(TestCase):
         clock.advance(1)
         self.assertEqual(list(self.found), [("shop", "api")])
 
+    async def test_directory_made_again_while_events_were_lost_is_watched_again(self) -> None:
+        discovery = self.start(reactor)
+        discovery._looping.stop()
+        make_socket(self.directory / "sockets/shop/api.sock")
+        await self._until(lambda: ("shop", "api") in self.found)
+        assert discovery._notifier is not None
+        shutil.rmtree(self.directory / "sockets/shop")
+        make_socket(self.directory / "sockets/shop/new.sock")
+        os.read(discovery._notifier.fileno(), 65536)  # as when the queue overflows
+        discovery.look()
+        self.assertEqual(list(self.found), [("shop", "new")])
+        make_socket(self.directory / "sockets/shop/web.sock")
+        await self._until(lambda: ("shop", "web") in self.found)
+
     def test_nothing_is_told_when_nothing_changed(self) -> None:
         discovery = self.start(reactor)
         before = self.changes
