@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 from typing import Annotated, Any, Literal
 
 import attrs
@@ -111,11 +112,12 @@ class _Fetch:
         if self._status != 200:
             self._finish(None)
             return
+        body = self._body.removeprefix(codecs.BOM_UTF8).lstrip()
         try:
-            self._finish(msgspec.json.decode(self._body, type=Manifest))
+            self._finish(msgspec.json.decode(body, type=Manifest))
         except (msgspec.DecodeError, RecursionError) as error:
             # A web server that answers everything with its start page has no manifest.
-            found = self._body.lstrip()[:1] == b"{"
+            found = body.startswith(b"{")
             self._finish(Failure(BadAnswer(f"its manifest: {error}")) if found else None)
 
     def upstream_failed(self, error: BadAnswer) -> None:

@@ -67,6 +67,20 @@ class AccessTests(RouterCase):
         self.serve(service)
         self.assertIn(b" 401 ", await self.ask(get(b"/demo/web/")))
 
+    async def test_manifest_that_an_editor_marked_as_utf_8_counts(self) -> None:
+        service = H11Service()
+        good = service.answer
+        body = b'\xef\xbb\xbf{"access": "cluster"}'
+
+        def marked(request: Any) -> bytes:
+            good(request)
+            return b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
+
+        service.answer = marked  # type: ignore[method-assign]
+        self.default_access = "public"
+        self.serve(service)
+        self.assertIn(b" 401 ", await self.ask(get(b"/demo/web/")))
+
     async def test_manifest_that_cannot_be_had_yet_is_asked_for_again(self) -> None:
         service = H11Service({"access": "public"})
         good = service.answer
