@@ -15,8 +15,9 @@ import attrs
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.logger import Logger
 
+from hero.compute.errors import ImageUnavailable, SliceUnavailable
 from hero.compute.model import Vm
-from hero.errors import HeroError, NameTaken, NotFound
+from hero.errors import HeroError, LimitExceeded, NameTaken, NotFound
 from hero.explorer.errors import NoCapacity, NodeUnreachable
 from hero.explorer.intents import Attempt, Intent, IntentStore
 from hero.explorer.model import Candidate, PlacementExplanation
@@ -29,7 +30,7 @@ from hero.rpc.declare import Call
 from hero.sids import new_sid
 
 #: A node that answers so has no room after all, or cannot make the image; another may.
-_TRY_ANOTHER = {"slice_unavailable", "image_unavailable", "limit_exceeded"}
+_TRY_ANOTHER = (SliceUnavailable, ImageUnavailable, LimitExceeded)
 
 #: Candidates that an error lists.
 _LISTED = 20
@@ -174,7 +175,7 @@ class Deployer:
         return vm
 
     async def _may_try_another(self, error: HeroError, intent: Intent, record: NodeRecord) -> bool:
-        if error.kind in _TRY_ANOTHER:
+        if isinstance(error, _TRY_ANOTHER):
             return True
         if isinstance(error, NodeUnreachable):
             # Asked for nothing yet, as far as can be known, when it cannot even be connected to.

@@ -18,6 +18,8 @@ from twisted.internet.defer import TimeoutError as DeferredTimeout
 from twisted.internet.interfaces import IReactorTime
 from twisted.internet.task import deferLater
 
+import hero.compute.errors
+import hero.compute.hypervisor.errors  # noqa: F401  (an error is known by its kind once defined)
 from hero.compute.api import ComputeService
 from hero.errors import (
     Forbidden,

@@ -7,6 +7,7 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.trial.unittest import TestCase
 
+from hero.compute.errors import SliceUnavailable
 from hero.compute.model import VmState
 from hero.errors import Conflict, Forbidden, NameTaken, NotFound, RemoteError
 from hero.explorer.errors import NoCapacity, NodeUnreachable
@@ -15,17 +16,9 @@ from tests.explorer.builders import a_vm, vm_sid
 from tests.explorer.fake_cluster import FakeCluster, eventually
 
 
-class SliceUnavailable(Conflict):
-    """Like the error of a node that has no room after all."""
-
-    kind = "slice_unavailable_in_test"
-
-
-def no_room() -> Conflict:
+def no_room() -> SliceUnavailable:
     """What a node answers when its slices went to somebody else."""
-    error = Conflict("no slice is free")
-    error.kind = "slice_unavailable"  # type: ignore[misc]
-    return error
+    return SliceUnavailable("no slice is free")
 
 
 class ClusterTestCase(TestCase):
