@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import attrs
 import msgspec
 
+from hero.errors import Timeout, Unavailable
 from hero.explorer.model import Session
 from hero.rpc.client import RpcClient
 from hero.rpc.urls import unix_url
@@ -77,4 +78,12 @@ class SocketExplorer:
             headers=visitor.headers,
             timeout=_TIMEOUT,
         )
-        return await client.call(f"{service}.{method}", params)
+        try:
+            return await client.call(f"{service}.{method}", params)
+        except (Unavailable, Timeout) as error:
+            # Which socket and which method is for the log of the one who runs this machine.
+            raise type(error)(
+                "the explorer on this machine does not answer",
+                hint="hero status shows there what runs",
+                retry_after=error.retry_after,
+            ) from error
