@@ -62,7 +62,8 @@ class PackageSource:
             f"Dir::Cache={self._directory}/cache",
         ]
         result = await self._run("apt-get", *self._options, "-q", "update")
-        if result.status != 0:
+        # Without a network it warns and succeeds, with no list at all.
+        if result.status != 0 or not any((self._directory / "lists").glob("*_Packages*")):
             raise ImageUnavailable(
                 f"apt-get could not fetch the lists of packages: {result.last_words}",
                 hint="check the network and /etc/apt/sources.list, and try again",
