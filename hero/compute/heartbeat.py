@@ -41,7 +41,8 @@ class Explorer(Protocol):
 
 def default_retry() -> Retry:
     """After a failed attempt (counted from 1), the seconds to the next: 1 s, doubling, to 30 s."""
-    return backoffPolicy(1.0, 30.0, 2.0, jitter=lambda: random.uniform(0.0, 0.5))  # noqa: S311
+    policy = backoffPolicy(1.0, 30.0, 2.0, jitter=lambda: random.uniform(0.0, 0.5))  # noqa: S311
+    return lambda failures: policy(failures - 1)
 
 
 @attrs.frozen

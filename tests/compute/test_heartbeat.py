@@ -12,7 +12,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 
-from hero.compute.heartbeat import HeartbeatSender, Report
+from hero.compute.heartbeat import HeartbeatSender, Report, default_retry
 from hero.compute.membership import Membership, advertised_address, connect
 from hero.compute.model import Capacity, NodeStatus, Vm, VmState
 from hero.compute.view import describe_vm, digest_vms
@@ -166,6 +166,12 @@ class SenderTests(SynchronousTestCase):
         self.first.reply = HeartbeatReply(interval=5.0, state=NodeState.CORDONED)
         self.clock.advance(1.0)
         self.assertEqual((self.sender.problem, self.sender.state), (None, NodeState.CORDONED))
+
+    def test_pace_after_failures(self) -> None:
+        """It begins with a second, doubles, and stays at half a minute, each a little later."""
+        retry = default_retry()
+        for failures, least in ((1, 1.0), (2, 2.0), (5, 16.0), (6, 30.0), (1000, 30.0)):
+            self.assertTrue(least <= retry(failures) <= least + 0.5, failures)
 
     def test_report_that_cannot_be_made(self) -> None:
         """It is tried again."""
