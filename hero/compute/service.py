@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime
 
@@ -217,11 +218,12 @@ class NodeCompute:
         while not piece.data and self._clock.seconds() < until:
             await deferLater(self._clock, _CONSOLE_POLL)
             piece = read_console(path, piece.offset, limit)
+        text, length = _whole_characters(piece.data)
         return VmLog(
             vm_sid=record.sid,
             offset=piece.offset,
-            next_offset=piece.next_offset,
-            data=piece.data.decode("utf-8", "replace"),
+            next_offset=piece.offset + length,
+            data=text,
         )
 
     async def list_images(self, call: Call, *, node: str | None = None) -> ImagePage:
@@ -294,6 +296,16 @@ class NodeCompute:
     async def _target(self, call: Call, target: str) -> None:
         if call.operation is not None:
             await call.operation.update(target=target)
+
+
+def _whole_characters(data: bytes) -> tuple[str, int]:
+    """*data* as text, and how much of it that is: not a character's first bytes, at the end."""
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    text = decoder.decode(data)
+    begun = len(decoder.getstate()[0])
+    if begun == len(data):
+        return data.decode("utf-8", "replace"), begun
+    return text, len(data) - begun
 
 
 def _commit(call: Call) -> Commit:

@@ -101,6 +101,21 @@ class ServiceTests(NodeTestCase):
         self.clock.advance(0.2)
         self.assertEqual(self.successResultOf(answer).data, "more \ufffd")
 
+    def test_console_cut_in_a_character(self) -> None:
+        """Who reads on gets every character whole; a beginning alone is not waited for."""
+        self.get(self.service.deploy_vm(call(), name="web", vm_sid=SID))
+        start = self.get(self.service.vm_logs(call(), vm="web")).next_offset
+        self.hypervisor.print_on_console(SID, "a\u2500b\u2500".encode()[:-1])
+        read, offset = [], start
+        for _ in range(3):
+            log = self.get(self.service.vm_logs(call(), vm="web", offset=offset, limit=3))
+            read.append(log.data)
+            offset = log.next_offset
+        self.assertEqual(read, ["a", "\u2500", "b"])
+        self.assertEqual(
+            self.get(self.service.vm_logs(call(), vm="web", offset=offset)).data, "\ufffd"
+        )
+
     def test_console_that_stays_silent(self) -> None:
         """The wait has an end."""
         self.get(self.service.deploy_vm(call(), name="web", vm_sid=SID))
