@@ -96,9 +96,9 @@ class Membership:
         if reply.tokens is not None and self._tokens is not None:
             self._tokens.write(reply.tokens)
         if reply.state is not self._state:
-            self._state = reply.state
             content = msgspec.json.encode({"state": reply.state, "since": utc_now()})
             write_atomically(self._state_file, content)
+            self._state = reply.state
 
 
 class CertificateKeeper(TimerService):

@@ -219,15 +219,29 @@ class MembershipTests(SynchronousTestCase):
     async def vms(self) -> list[Vm]:
         return [VM]
 
-    def test_tokens(self) -> None:
-        """A worker keeps the tokens it is sent, and names them by their digest."""
-        membership = Membership(
+    def membership(self) -> Membership:
+        return Membership(
             status=self.status,
             vms=self.vms,
             advertise_address=lambda: "https://alpha",
             tokens=self.tokens,
             state_file=self.directory / "node.json",
         )
+
+    def test_state_that_cannot_be_written_at_first(self) -> None:
+        """What other programs are told of the node's state is written once that can be done."""
+        membership = self.membership()
+        reply = HeartbeatReply(interval=1.0, state=NodeState.CORDONED)
+        obstacle = self.directory / "node.json"
+        obstacle.mkdir()
+        self.failureResultOf(Deferred.fromCoroutine(membership.accept(reply)), OSError)
+        obstacle.rmdir()
+        self.successResultOf(Deferred.fromCoroutine(membership.accept(reply)))
+        self.assertIn("cordoned", obstacle.read_text())
+
+    def test_tokens(self) -> None:
+        """A worker keeps the tokens it is sent, and names them by their digest."""
+        membership = self.membership()
 
         def report() -> Report:
             return self.successResultOf(Deferred.fromCoroutine(membership.report(7)))
