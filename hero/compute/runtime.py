@@ -156,7 +156,6 @@ class ComputeRuntime(MultiService):
     async def _start(self) -> None:
         self._database.open()
         self._excess_slices = await self._store.divide(self.facts.division)
-        await self._store.forget_deleted()
         interrupted = await self._operations.interrupted()
         under_way = await self._look()
         super().startService()  # type: ignore[no-untyped-call]

@@ -48,10 +48,13 @@ class VmStore:
 
         The sid of a deploy that was undone can be used again. Raises `NameTaken`,
         `SliceUnavailable`, `NotFound` (*slice_sid*), or `Conflict` where the sid was used before.
-        Nothing is written then.
+        Nothing is written then. VMs that were deleted long ago are forgotten on the way.
         """
 
         def work(connection: Connection) -> VmRecord:
+            connection.execute(
+                vms.delete().where(vms.c.deleted_at < self._now() - MEMORY_OF_DELETED)
+            )
             _refuse_taken(connection, record)
             chosen = allocate(_slices(connection), slice_count, slice_sid)
             complete = attrs.evolve(
@@ -185,16 +188,6 @@ class VmStore:
             connection.execute(meta.delete().where(meta.c.key == key))
             connection.execute(meta.insert().values(key=key, value=value))
             return before
-
-        return self._database.run(work)
-
-    def forget_deleted(self) -> Deferred[None]:
-        """Drop what is remembered of VMs that were deleted long ago."""
-
-        def work(connection: Connection) -> None:
-            connection.execute(
-                vms.delete().where(vms.c.deleted_at < self._now() - MEMORY_OF_DELETED)
-            )
 
         return self._database.run(work)
 

@@ -62,7 +62,7 @@ class StoreTests(NodeTestCase):
         self.failureResultOf(self.store.create(record(name="web"), 1), Conflict)
         self.successResultOf(self.store.create(record("vm-0000000002", name="web"), 1))
         self.clock.advance(timedelta(days=8).total_seconds())
-        self.successResultOf(self.store.forget_deleted())
+        self.successResultOf(self.store.create(record("vm-0000000003"), 1))
         self.assertIsNone(self.successResultOf(self.store.get(made.sid)))
 
     def test_update_counts_and_checks(self) -> None:
