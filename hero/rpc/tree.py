@@ -43,8 +43,10 @@ class Tree(Resource):
     def render(self, request: Request) -> Any:
         """Answer with the method's ``render_…``."""
         method = request.method.decode("ascii", "replace")
+        # Twisted gives every resource a render_HEAD, which calls render_GET.
+        source = "GET" if method == "HEAD" else method
         answer = getattr(self, f"render_{method}", None)
-        if answer is not None:
+        if answer is not None and hasattr(self, f"render_{source}"):
             return answer(request)
         allowed = [name.removeprefix("render_") for name in dir(type(self)) if name in _METHODS]
         if "GET" not in allowed:

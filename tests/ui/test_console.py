@@ -287,6 +287,13 @@ class PageTests(ConsoleTestCase):
         for address in re.findall(r'(?:src|href)="(static/[^"]+)"', text):
             self.assertEqual(self.get(client, f"{LOOPBACK}/{address}").code, 200, address)
 
+    def test_head_is_answered_everywhere(self) -> None:
+        """Like GET, without a body; a place for POST alone is none for HEAD."""
+        client = self.loopback()
+        for path, status in (("/", 200), ("/static/console.js", 200), ("/login", 404)):
+            answer = self.successResultOf(client.head(f"{LOOPBACK}{path}"))
+            self.assertEqual(answer.code, status, path)
+
     def test_every_answer_is_guarded(self) -> None:
         """No answer can be framed, sniffed or kept."""
         client = self.loopback()
