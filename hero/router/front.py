@@ -9,7 +9,10 @@
 
 from __future__ import annotations
 
+import array
 import enum
+import fcntl
+import termios
 from typing import TYPE_CHECKING, Any
 
 from twisted.internet.interfaces import IPushProducer
@@ -32,6 +35,16 @@ if TYPE_CHECKING:
 
 #: What is kept of requests that a client sends before the one under way is answered.
 _READ_AHEAD = 65536
+
+
+def unread(transport: Any) -> int:
+    """How many of the bytes that were sent the other end has not got yet (SIOCOUTQ, tcp(7))."""
+    left = array.array("i", [0])
+    try:
+        fcntl.ioctl(transport.fileno(), termios.TIOCOUTQ, left)
+    except (OSError, ValueError):
+        return 0  # it is closed
+    return left[0]
 
 
 class State(enum.Enum):
@@ -74,6 +87,7 @@ class Front(Protocol):
         self._body_paused = False
         self._ahead_paused = False
         self._parsing = False
+        self._unread = 0
 
     @property
     def idle(self) -> bool:
@@ -148,6 +162,8 @@ class Front(Protocol):
 
     def late(self) -> None:
         """What was waited for did not come in time."""
+        if self._still_reads():
+            return
         if self.state is State.CLOSING:
             self.transport.abortConnection()  # type: ignore[union-attr]
         elif self.state is State.HEAD and not self._buffer:
@@ -164,6 +180,17 @@ class Front(Protocol):
             self.refuse(
                 Rejection(504, "upstream_timeout", "the service does not answer", close=True)
             )
+
+    def _still_reads(self) -> bool:
+        """Whether the client goes on reading what was sent; then it is given more time."""
+        answering = self._answer is not None and self.state is not State.CLOSING
+        if self.state is State.TUNNEL or (answering and self._writable):
+            return False
+        before, self._unread = self._unread, unread(self.transport)
+        if self._unread in (0, before):
+            return False
+        self._wait(self._limits.stall_time if answering else self._limits.linger_time)
+        return True
 
     def close(self) -> None:
         """Close after what was written was sent."""

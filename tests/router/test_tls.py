@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import socket
+import ssl
+import time
 from typing import Any
 
 from twisted.internet import reactor
@@ -11,6 +14,7 @@ from twisted.internet.endpoints import (
     connectProtocol,
     wrapClientTLS,
 )
+from twisted.internet.threads import deferToThread
 
 from hero.identity.node import ensure_master_identity
 from hero.identity.tls import ServerTls, client_tls, peer_identity
@@ -19,7 +23,7 @@ from hero.router.door import Door
 from hero.router.gateway import GatewayFactory
 from hero.router.limits import Limits
 from hero.router.tls_listener import over_tls
-from tests.router.backend import H11Service
+from tests.router.backend import H11Service, ScriptedService
 from tests.router.harness import RouterCase, Wire
 
 GET = b"GET /demo/web/ HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n"
@@ -108,3 +112,32 @@ class FullTests(TlsCase):
         self.assertEqual(await (await self.connect()).rest(), b"")
         self.assertFalse(first.closed)
         self.assertEqual(self.metrics.rejections["too_many_connections"], 1)
+
+
+class SlowReaderTests(TlsCase):
+    """Time limits that are shorter than what it takes to read an answer."""
+
+    limits = Limits(linger_time=1.0, idle_time=1.0, stop_time=1.0)
+
+    async def test_slow_reader_gets_the_end_of_an_answer(self) -> None:
+        body = b"z" * 3_000_000
+        answer = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
+        self.serve(ScriptedService(lambda connection, data: connection.transport.write(answer)))
+        await self.listen()
+        self.assertEqual(await deferToThread(self._read_slowly), len(body))
+
+    def _read_slowly(self) -> int:
+        context = ssl.create_default_context()
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        received = 0
+        with socket.socket() as tcp:
+            tcp.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8192)
+            tcp.connect(("127.0.0.1", self.port))
+            with context.wrap_socket(tcp) as wire:
+                wire.sendall(GET.replace(b"Connection: close\r\n", b""))
+                head = wire.recv(1024)
+                received = len(head.partition(b"\r\n\r\n")[2])
+                while piece := wire.recv(16384):
+                    received += len(piece)
+                    time.sleep(0.025)
+        return received
