@@ -94,6 +94,11 @@ class Recovery:
     async def _result(self, operation: Operation) -> Any:
         if operation.kind == "deploy_vm":
             return await self._deployed(operation)
+        if operation.kind == "build_image":
+            raise OperationInterrupted(
+                "the explorer was restarted during build_image; a node that was asked goes on",
+                hint="hero image list shows how far it is",
+            )
         if operation.target is None:
             raise _nothing_done(operation)
         call = Call(caller=Caller(user=operation.user, context=operation.context))
@@ -134,6 +139,6 @@ class Recovery:
 def _nothing_done(operation: Operation) -> OperationInterrupted:
     return OperationInterrupted(
         f"the explorer was restarted before {operation.kind} reached a node; nothing was done",
-        hint="call it again",
+        hint="call it again, with a new request id",
         retry_after=1.0,
     )

@@ -43,7 +43,7 @@ class FakeNode:
     """A node with the number *number*, whose socket is in *directory*.
 
     ``fails`` maps methods to the errors that they raise. ``gate``, where set, is waited for
-    before a VM is made or changed, ``delete_gate`` before one is deleted.
+    before a VM is made or changed or an image made, ``delete_gate`` before one is deleted.
     """
 
     def __init__(self, number: int, directory: Path, database: Database, slices: int = 4) -> None:
@@ -199,6 +199,8 @@ class FakeNode:
         self, call: Call, *, image: str = "micro", node: str | None = None
     ) -> Image:
         self._note("build_image", call)
+        if self.gate is not None:
+            await self.gate
         return Image(name=image, state="ready", description="small")
 
     async def list_operations(

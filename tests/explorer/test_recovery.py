@@ -119,6 +119,16 @@ class RecoveryTests(ClusterTestCase):
         await self.cluster.restart()
         done = await self.ended(sid)
         self.assertEqual(done.error["kind"], "operation_interrupted")
+        self.assertIn("new request id", done.error["hint"])
+        self.open_gate()
+
+    async def test_image_that_is_being_built(self) -> None:
+        """Its node goes on; nobody is told that nothing was done."""
+        sid = await self.begin("build_image", node="n1")
+        await self.cluster.restart()
+        done = await self.ended(sid)
+        self.assertEqual(done.error["kind"], "operation_interrupted")
+        self.assertIn("goes on", done.error["detail"])
         self.open_gate()
 
 
