@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import stat
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -110,6 +111,11 @@ class Authority:
         if cluster_id is None:
             raise InvalidConfiguration(f"{certificate_path} is not the CA certificate of a cluster")
         try:
+            if stat.S_IMODE(key_path.stat().st_mode) & 0o077:
+                raise InvalidConfiguration(
+                    f"others than its owner can use the key {key_path}",
+                    hint=f"chmod 600 {key_path}",
+                )
             key = key_from_pem(key_path.read_bytes(), str(key_path))
         except FileNotFoundError as error:
             raise InvalidConfiguration(

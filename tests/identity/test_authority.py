@@ -73,6 +73,15 @@ class AuthorityTests(SynchronousTestCase):
         (tls / "ca.key").write_bytes((other / "ca.key").read_bytes())
         self.assertRaises(InvalidConfiguration, Authority.load, tls)
 
+    def test_key_for_all(self) -> None:
+        """A key that others can read, as after a careless restore, is not used."""
+        tls = new_home(self).tls
+        Authority.create(tls)
+        (tls / "ca.key").chmod(0o644)
+        with self.assertRaises(InvalidConfiguration) as caught:
+            Authority.load(tls)
+        self.assertIn("chmod 600", caught.exception.hint)
+
 
 class IssueTests(SynchronousTestCase):
     """What the CA signs, and what it does not."""
