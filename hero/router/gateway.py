@@ -8,6 +8,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IAddress
 from twisted.internet.protocol import Factory
 from twisted.internet.task import LoopingCall
+from twisted.logger import Logger
 
 from hero.router.access_log import AccessLog, Record
 from hero.router.door import Door
@@ -24,6 +25,8 @@ from hero.router.target import Target, no_route, origin_form, split_target
 #: How often deadlines are looked at, in seconds.
 _TICK = 1.0
 _WEB_CONSOLE = ("hero_compute", "ui")
+
+_log = Logger()
 
 
 class Gateway:
@@ -162,10 +165,15 @@ class Gateway:
         raise no_route(b"/")
 
     def _tick(self) -> None:
+        """One connection that goes wrong must not keep the others from their deadlines."""
         now = self.clock.seconds()
         for front in self.fronts:
             if front.deadline <= now:
-                front.late()
+                try:
+                    front.late()
+                except Exception:
+                    _log.failure("connection {number} missed its deadline", number=front.number)
+                    front.abort()
         self.routes.tend()
 
     def _cut(self) -> None:

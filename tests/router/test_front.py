@@ -585,6 +585,18 @@ class DeadlineTests(RouterCase):
         self.pass_time(self.limits.head_time)
         self.assertIn(b"head_timeout", await wire.rest())
 
+    async def test_deadline_that_goes_wrong_leaves_the_others(self) -> None:
+        wires = [await self.connect() for _ in range(2)]
+        for wire in wires:
+            wire.send(b"GET /demo/web/ HTTP/1.1\r\n")
+        await self.pause()
+        self.patch(self.gateway.fronts[0], "late", lambda: 1 / 0)
+        self.pass_time(self.limits.head_time)
+        for wire in wires:
+            await wire.rest()
+        self.assertEqual([b"head_timeout" in wire.received for wire in wires], [False, True])
+        self.assertTrue(self.flushLoggedErrors(ZeroDivisionError))
+
     async def test_dripping_head_is_not_given_more_time(self) -> None:
         wire = await self.connect()
         wire.send(b"GET /demo/web/ HTTP/1.1\r\n")
