@@ -44,6 +44,8 @@ class _Connection(HTTP11ClientProtocol):
 
 
 class _ConnectionFactory(_HTTP11ClientFactory):
+    noisy = False
+
     def buildProtocol(self, addr: Any) -> HTTP11ClientProtocol:
         return _Connection(self._quiescentCallback)  # type: ignore[no-untyped-call]
 

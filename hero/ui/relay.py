@@ -16,6 +16,7 @@ from twisted.web.server import Request
 
 from hero.errors import LimitExceeded, Unavailable
 from hero.rpc.endpoints import ServiceEndpointFactory
+from hero.rpc.pool import BoundedPool
 from hero.ui.visitor import Visitor
 
 #: Seconds for the explorer to answer at all.
@@ -48,7 +49,8 @@ class EventRelay:
     def on_socket(cls, reactor: Any, socket: Path) -> EventRelay:
         """A relay for the explorer that listens on *socket*."""
         factory = ServiceEndpointFactory(reactor, socket)
-        return cls(reactor, Agent.usingEndpointFactory(reactor, factory))
+        pool = BoundedPool(reactor, persistent=False)
+        return cls(reactor, Agent.usingEndpointFactory(reactor, factory, pool=pool))
 
     async def stream(self, request: Request, visitor: Visitor) -> None:
         if self._streams >= _MOST_STREAMS:
