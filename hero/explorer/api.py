@@ -147,7 +147,10 @@ class ExplorerService(Protocol):
 
     @method(Access.CLUSTER, mutates=True, secret=True)
     async def create_login_code(self, call: Call) -> LoginCode:
-        """Make a one-time code with which a browser logs in as the caller."""
+        """Make a one-time code with which a browser logs in as the caller, who is no node.
+
+        Errors: forbidden.
+        """
 
     @method(Access.PUBLIC, mutates=True, secret=True)
     async def redeem_login_code(self, call: Call, *, code: Secret) -> Session:

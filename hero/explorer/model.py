@@ -158,7 +158,10 @@ class ApiTokenPage:
 
 @attrs.frozen(kw_only=True)
 class ClusterStatus:
-    """The cluster at a glance. ``unreachable`` lists the names of nodes that do not answer."""
+    """The cluster at a glance. ``unreachable`` lists the names of nodes that do not answer.
+
+    ``slices`` are those of all nodes, ``slices_free`` those on nodes that take new VMs.
+    """
 
     cluster_id: str
     version: str

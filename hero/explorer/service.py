@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from hero import __version__
 from hero.compute.model import VmState
-from hero.errors import Conflict
+from hero.errors import Conflict, Forbidden
 from hero.explorer.deployment import Deployer
 from hero.explorer.index import VmIndex
 from hero.explorer.joining import Joining
@@ -163,7 +163,11 @@ class Explorer:
             vms=sum(counts.values()),
             vms_running=counts.get(VmState.RUNNING, 0),
             slices=sum(c.slices for c in capacities),
-            slices_free=sum(c.slices_free for c in capacities),
+            slices_free=sum(
+                n.capacity.slices_free
+                for n in nodes
+                if n.capacity is not None and n.state is NodeState.ONLINE
+            ),
             heartbeat_interval=self._registry.interval,
             explorer_addresses=list(self._addresses()),
         )
@@ -206,6 +210,11 @@ class Explorer:
 
     async def create_login_code(self, call: Call) -> LoginCode:
         """See `ExplorerService.create_login_code`."""
+        if call.caller.node_sid is not None:
+            raise Forbidden(
+                f"{call.caller.user} is a machine, which has no use for the web console",
+                hint="log in with a bearer token",
+            )
         return await self._sessions.create_code(call)
 
     async def redeem_login_code(self, call: Call, *, code: str) -> Session:

@@ -329,7 +329,7 @@ class HeartbeatTests(JoinTestCase):
         status = await self.admin.cluster_status()
         self.assertEqual((status.nodes, status.nodes_online), (2, 1))
         self.assertEqual(status.unreachable, ["n2"])
-        self.assertEqual((status.slices, status.slices_free), (8, 8))
+        self.assertEqual((status.slices, status.slices_free), (8, 4))
 
     async def test_events(self) -> None:
         """A node that falls silent is an event, once, and so is its return."""
@@ -374,6 +374,11 @@ class TokenTests(JoinTestCase):
         await self.stranger.end_session(secret=session.secret)
         await self.assert_refused(HeroError, self.stranger.get_session(secret=session.secret))
         await self.stranger.end_session(secret=session.secret)
+
+    async def test_machine_has_no_session(self) -> None:
+        """A node's certificate is for heartbeats, not for the web console."""
+        worker = self.cluster.explorer({"X-Hero-User": "node:w", "X-Hero-Claims": "node"})
+        await self.assert_refused(Forbidden, worker.create_login_code())
 
     async def test_revoking_ends_sessions(self) -> None:
         """What was opened with a token ends with it, and nobody else's."""
