@@ -21,8 +21,13 @@ def socket_of(process: str, paths: HeroPaths) -> Path:
     }[process]
 
 
-async def is_healthy(reactor: Any, path: Path) -> bool:
-    """Whether the service on the socket *path* answers ``GET /health`` with 200."""
+async def health_of(reactor: Any, path: Path) -> dict[str, Any] | None:
+    """What the service on the socket *path* says to ``GET /health``; None without an answer.
+
+    ``status`` is ``ok`` where it is well; ``problems``, if any, are sentences.
+    """
+    import json
+
     from twisted.internet.defer import CancelledError
     from twisted.internet.defer import TimeoutError as DeferredTimeout
     from twisted.internet.error import ConnectError
@@ -38,10 +43,17 @@ async def is_healthy(reactor: Any, path: Path) -> bool:
     request.addTimeout(_HEALTH_TIMEOUT, reactor)
     try:
         response = await request
-        await readBody(response).addTimeout(_HEALTH_TIMEOUT, reactor)
-    except (ConnectError, ResponseFailed, DeferredTimeout, CancelledError, OSError):
-        return False
-    return bool(response.code == 200)
+        body = await readBody(response).addTimeout(_HEALTH_TIMEOUT, reactor)
+        said = json.loads(body)
+    except (ConnectError, ResponseFailed, DeferredTimeout, CancelledError, OSError, ValueError):
+        return None
+    return said if isinstance(said, dict) else None
+
+
+async def is_healthy(reactor: Any, path: Path) -> bool:
+    """Whether the service on the socket *path* says that it is well."""
+    health = await health_of(reactor, path)
+    return health is not None and health.get("status") == "ok"
 
 
 async def what_is_missing(reactor: Any, paths: HeroPaths, processes: tuple[str, ...]) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -33,15 +34,12 @@ def status(session: Session) -> int:
             _print_cluster(summary)
         return ExitCode.OK
     here = _this_machine(session)
-    cluster, problem = None, None
-    if here["sockets"]["explorer"] == "up":
-        try:
-            cluster = _cluster(session)
-        except HeroError as error:
-            problem = error.detail
+    cluster, problems = None, []
+    if "up" in here["sockets"].values():
+        cluster, problems = session.run(functools.partial(_ask, session, here["sockets"]))
     running = here["pid"] is not None or "up" in here["sockets"].values()
     if session.json:
-        print_json({**here, "running": running, "cluster": cluster})
+        print_json({**here, "running": running, "problems": problems, "cluster": cluster})
     elif not running:
         click.echo("Hero is not running here: hero up starts it.")
     else:
@@ -49,7 +47,7 @@ def status(session: Session) -> int:
         if cluster is not None:
             click.echo()
             _print_cluster(cluster)
-        elif problem:
+        for problem in problems:
             warn(problem)
     return ExitCode.OK if running else ExitCode.UNAVAILABLE
 
@@ -90,6 +88,29 @@ def ca_fingerprint(path: Any) -> str | None:
         return hashlib.sha256(ssl.PEM_cert_to_DER_cert(pem.group() if pem else "")).hexdigest()
     except (OSError, ValueError):
         return None
+
+
+async def _ask(
+    session: Session, sockets: dict[str, str], reactor: Any
+) -> tuple[ClusterStatus | None, list[str]]:
+    """The cluster, where an explorer answers, and what the services here complain of."""
+    from hero.cli.readiness import health_of, socket_of
+    from hero.cli.target import open_services
+
+    cluster, problems = None, []
+    for name in (name for name, state in sockets.items() if state == "up"):
+        health = await health_of(reactor, socket_of(name, session.paths))
+        if health is None:
+            problems.append(f"{name} does not answer on its socket")
+        else:
+            problems += [f"{name}: {problem}" for problem in health.get("problems", [])]
+    if sockets["explorer"] == "up":
+        try:
+            async with open_services(session, reactor) as services:
+                cluster = await services.explorer.cluster_status(timeout=10.0)
+        except HeroError as error:
+            problems.append(error.detail)
+    return cluster, problems
 
 
 def _cluster(session: Session) -> ClusterStatus:

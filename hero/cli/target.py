@@ -16,7 +16,9 @@ from urllib.parse import urlsplit
 
 import attrs
 
+from hero.cli.output import warn
 from hero.cli.session import Session
+from hero.cli.startup import MODE
 from hero.compute.api import ComputeService
 from hero.errors import InvalidConfiguration, Unavailable
 from hero.explorer.api import ExplorerService
@@ -104,6 +106,11 @@ def _local_urls(session: Session) -> tuple[dict[str, str], str, bool]:
         urls["explorer"] = unix_url(paths.explorer_socket, session.context, "explorer")
         return urls, "this machine's explorer", True
     if answers(paths.compute_socket):
+        if session.settings.get(MODE) in ("local", "master"):
+            warn(
+                "the explorer of this machine does not answer, its compute service does: "
+                "other nodes are left out; hero status shows more"
+            )
         urls["cloud"] = unix_url(paths.compute_socket, session.context, "cloud")
         return urls, "this machine's compute service", False
     raise Unavailable(

@@ -50,7 +50,7 @@ from hero.paths import HeroPaths
 from hero.router.api import RouterService
 from hero.router.model import Route, RoutePage, RouteState
 from hero.rpc.declare import Call, Method, methods_of
-from hero.rpc.site import UnixService, service_site
+from hero.rpc.site import Health, UnixService, service_site
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
@@ -152,6 +152,7 @@ class FakeCompute(_Implementation):
     def __init__(self) -> None:
         super().__init__()
         self.vms = {"web": make_vm("web", labels={"tier": "front"})}
+        self.problems: list[str] = []
         self.unreachable: list[str] = []
         self.console = "one\ntwo\n"
 
@@ -357,15 +358,27 @@ class CliTestCase(TestCase):
 
     def serve_compute(self) -> None:
         """Let this machine have a compute service."""
-        self._serve(self.paths.compute_socket, {"cloud": {ComputeService: self.compute}})
+        self._serve(
+            self.paths.compute_socket, {"cloud": {ComputeService: self.compute}}, self._health
+        )
 
     def serve_router(self) -> None:
         """Let this machine have a router's management API."""
         self._serve(self.paths.router_socket, {"router": {RouterService: self.router}})
 
-    def _serve(self, path: Path, rpc: dict[str, dict[type, object]]) -> None:
+    async def _health(self) -> dict[str, Any]:
+        return {"problems": self.compute.problems}
+
+    def _serve(
+        self, path: Path, rpc: dict[str, dict[type, object]], health: Health | None = None
+    ) -> None:
         site = service_site(
-            reactor=reactor, name="fake", description="made up", access="cluster", rpc=rpc
+            reactor=reactor,
+            name="fake",
+            description="made up",
+            access="cluster",
+            rpc=rpc,
+            health=health,
         )
         service = UnixService(reactor, path, site)
         service.startService()

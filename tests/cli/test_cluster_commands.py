@@ -87,6 +87,16 @@ class StatusTests(CliTestCase):
         self.assertEqual(status["sockets"]["compute"], "down")
         self.assertEqual(status["cluster"]["nodes"], 2)
 
+    async def test_complaints_of_services(self) -> None:
+        """What a service says is wrong with it is shown, whatever else is well."""
+        self.compute.problems = ["the disk is full"]
+        self.serve_explorer()
+        self.serve_compute()
+        result = await self.hero("status")
+        self.assertIn("compute: the disk is full", result.stderr)
+        status = await self.hero_json("status")
+        self.assertEqual(status["problems"], ["compute: the disk is full"])
+
     async def test_state_of_the_dead(self) -> None:
         """What a supervisor that was killed last said of itself is not believed."""
         write_state(self.paths, {"pid": 1, "mode": "master", "state": "ready"})

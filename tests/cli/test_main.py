@@ -29,6 +29,15 @@ class TargetTests(CliTestCase):
         self.serve_compute()
         self.assertEqual((await self.hero("node", "list")).exit_code, 0)
 
+    async def test_explorer_that_is_away_is_missed(self) -> None:
+        """Where one belongs, its absence is said; the compute service answers all the same."""
+        self.serve_compute()
+        result = await self.hero("vm", "list", HERO_MODE="master")
+        self.assertEqual(result.exit_code, 0)
+        self.assertIn("explorer of this machine does not answer", result.stderr)
+        result = await self.hero("vm", "list", HERO_MODE="worker")
+        self.assertEqual((result.exit_code, "explorer" in result.stderr), (0, False))
+
     async def test_cluster_commands_need_an_explorer(self) -> None:
         """A worker's compute service knows no nodes, and the message says so."""
         self.serve_compute()
