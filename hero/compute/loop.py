@@ -16,6 +16,7 @@ from hero.compute.interfaces import IHypervisor
 from hero.compute.reconciler import Action, plan, unknown_guests
 from hero.compute.record import VmRecord
 from hero.compute.store import VmStore
+from hero.errors import HeroError
 
 INTERVAL = 10.0
 
@@ -83,6 +84,8 @@ class ReconcileLoop:
     async def _act(self, record: VmRecord, actions: list[Action]) -> None:
         try:
             await self._actor.perform(record, actions)
+        except HeroError as error:
+            self._log.warn("{vm}: {error}", vm=record.sid, error=error.detail)
         except Exception:
             self._log.failure("{vm} could not be reconciled", vm=record.sid)
 
