@@ -143,7 +143,7 @@ class ExplorerService(Protocol):
     async def revoke_token(
         self, call: Call, *, sid: Annotated[str, Meta(max_length=63)]
     ) -> ApiToken:
-        """Refuse a bearer token from now on. Errors: not_found."""
+        """Refuse a bearer token from now on; twice is no error. Errors: not_found."""
 
     @method(Access.CLUSTER, mutates=True, secret=True)
     async def create_login_code(self, call: Call) -> LoginCode:

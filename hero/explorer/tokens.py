@@ -98,14 +98,15 @@ class Tokens:
     async def revoke(self, sid: str) -> ApiToken:
         """Refuse the token: at once on this machine, elsewhere with the next heartbeat.
 
-        The web sessions of its user end with it; any of them may have been opened with it.
+        The web sessions of its user end with it; any of them may have been opened with it. Twice
+        is no error. Raises `NotFound`.
         """
-        unrevoked = (api_tokens.c.sid == sid, api_tokens.c.revoked_at.is_(None))
+        this = api_tokens.c.sid == sid
 
         def work(connection: Any) -> Any:
-            row = connection.execute(select(api_tokens).where(*unrevoked)).one_or_none()
-            connection.execute(update(api_tokens).where(*unrevoked).values(revoked_at=self._now()))
-            if row is not None:
+            row = connection.execute(select(api_tokens).where(this)).one_or_none()
+            if row is not None and row.revoked_at is None:
+                connection.execute(update(api_tokens).where(this).values(revoked_at=self._now()))
                 for table in (login_codes, sessions):
                     connection.execute(delete(table).where(table.c.user == row.user))
             return row

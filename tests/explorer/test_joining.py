@@ -14,6 +14,7 @@ from hero.errors import (
     HeroError,
     InvalidConfiguration,
     NameTaken,
+    NotFound,
     Unauthenticated,
 )
 from hero.explorer.joining import Advertised
@@ -358,7 +359,9 @@ class TokenTests(JoinTestCase):
         self.assertIsNone(reply.tokens)
         listed = (await self.admin.list_tokens()).items
         self.assertEqual([(t.sid, t.token) for t in listed], [(made.sid, None)])
-        await self.admin.revoke_token(sid=made.sid)
+        for _ in range(2):
+            self.assertEqual((await self.admin.revoke_token(sid=made.sid)).sid, made.sid)
+        await self.assert_refused(NotFound, self.admin.revoke_token(sid="token-none"))
         self.assertEqual(file.records, [])
         self.assertEqual((await self.admin.list_tokens()).items, [])
 
