@@ -109,10 +109,11 @@ make_environment() {
     trap 'rm -rf "$build"' EXIT
     (cd "$SOURCE" && cp -r hero twisted setup.cfg pyproject.toml README.md LICENSE "$build/")
     find "$build" \( -name __pycache__ -o -name dropin.cache \) -prune -exec rm -rf {} +
-    "$PREFIX/bin/python" -m pip --quiet --disable-pip-version-check install "$build"
+    local pip=("$PREFIX/bin/python" -m pip --quiet --disable-pip-version-check)
+    "${pip[@]}" wheel --no-deps --wheel-dir "$build" "$build"
+    "${pip[@]}" install "$build"/hero-*.whl
     # The version may be the same and the code another.
-    "$PREFIX/bin/python" -m pip --quiet --disable-pip-version-check install \
-        --force-reinstall --no-deps "$build"
+    "${pip[@]}" install --force-reinstall --no-deps "$build"/hero-*.whl
     # Twisted keeps a list of plugins, which only root can write here.
     "$PREFIX/bin/python" -c 'import twisted.plugin as p; list(p.getPlugins(p.IPlugin))'
 }

@@ -254,11 +254,15 @@ def _build_images() -> Node:
     return builder
 
 
-def give_images(target: Node) -> None:
-    """Give *target* the images, built once for all tests on a node that can reach the packages."""
-    source = once(_build_images)
-    (target.home / "var").mkdir(mode=0o700, exist_ok=True)
-    shutil.copytree(source.home / "var/images", target.home / "var/images", dirs_exist_ok=True)
+def built_images() -> Path:
+    """A directory of images, built once for all tests on a node that can reach the packages."""
+    return once(_build_images).home / "var/images"
+
+
+def give_images(home: Path) -> None:
+    """Give the node in *home* the images."""
+    (home / "var").mkdir(mode=0o700, exist_ok=True)
+    shutil.copytree(built_images(), home / "var/images", dirs_exist_ok=True)
 
 
 def join(master: Node, worker: Node) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import psutil
 from twisted.trial.unittest import TestCase
 
+from tests.functional.cluster import give_images
 from tests.functional.compute_process import ComputeProcess, RpcFailure, wait_until
 
 DEPLOY_STEPS = (
@@ -183,6 +184,7 @@ class QemuCrashTests(CrashTestCase):
     def setUp(self) -> None:
         super().setUp()
         self.addCleanup(self.kill_guests)
+        give_images(self.compute.home)
 
     def guests(self) -> list[psutil.Process]:
         """The QEMU processes of this node."""
@@ -199,14 +201,8 @@ class QemuCrashTests(CrashTestCase):
         for process in self.guests():
             process.kill()
 
-    def build_image(self) -> None:
-        self.compute.start()
-        self.compute.call("build_image", timeout=300)
-        self.compute.stop()
-
     def test_guest_survives_the_service(self) -> None:
         """The guest of before is the guest of after; one that dies meanwhile is seen to have."""
-        self.build_image()
         self.compute.start()
         sids = {name: self.compute.call("deploy_vm", name=name)["target"] for name in ("web", "db")}
         before = {process.pid for process in self.guests()}
@@ -226,7 +222,6 @@ class QemuCrashTests(CrashTestCase):
 
     def test_deploy_and_delete_that_crash(self) -> None:
         """There is one guest where there is one VM, and none where there is none."""
-        self.build_image()
         self.check_deploy("start.seen")
         self.assertEqual(len(self.guests()), 1)
         self.compute.stop()

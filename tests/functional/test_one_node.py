@@ -22,7 +22,7 @@ from tests.functional.cluster import (
 def start_node() -> Node:
     """A node in local mode that has its image."""
     node = Node("alone", "127.0.0.6")
-    give_images(node)
+    give_images(node.home)
     node.up("local")
     return node
 

@@ -36,8 +36,8 @@ class PartitionTests(SynchronousTestCase):
         self.capture = Capture(self.cable.left, self.cable.left_device)
         self.addCleanup(self.capture.close)
         self.capture.start()
-        give_images(self.master)
-        give_images(self.worker)
+        give_images(self.master.home)
+        give_images(self.worker.home)
         self.master.up("master", "--heartbeat-interval", "1", "--port", "9001")
         join(self.master, self.worker)
 

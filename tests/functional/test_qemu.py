@@ -29,21 +29,15 @@ from hero.compute.hypervisor.run_record import RunRecord, read_record, write_rec
 from hero.compute.images.store import ImageStore
 from hero.compute.programs import run_program
 from hero.testing import make_ihypervisor_tests
+from tests.functional.cluster import built_images
 
 #: Seconds for a guest to get to anything, on a machine that has much else to do.
 LIMIT = 60.0
 
-_images: dict[str, Any] = {}
-
 
 async def micro_image() -> ImageFiles:
     """The micro image, built once for all tests."""
-    if "micro" not in _images:
-        directory = Path(tempfile.mkdtemp())
-        reactor.addSystemEventTrigger("after", "shutdown", shutil.rmtree, directory, True)
-        _images["micro"] = await ImageStore(reactor, directory).get("micro")
-    image: ImageFiles = _images["micro"]
-    return image
+    return await ImageStore(reactor, built_images()).get("micro")
 
 
 async def until(condition: Any) -> None:

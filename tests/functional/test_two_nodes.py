@@ -31,8 +31,8 @@ from tests.functional.cluster import (
 def start_cluster() -> tuple[Node, Node]:
     """A master and a worker that has joined it."""
     master, worker = Node("master", "127.0.0.12"), Node("worker", "127.0.0.13")
-    give_images(master)
-    give_images(worker)
+    give_images(master.home)
+    give_images(worker.home)
     master.up("master", "--heartbeat-interval", "1")
     join(master, worker)
     return master, worker

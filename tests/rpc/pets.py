@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from pathlib import Path
 from typing import Annotated, Protocol
@@ -133,6 +134,7 @@ class DatabaseTestCase(TestCase):
 
     def setUp(self) -> None:
         self.directory = Path(tempfile.mkdtemp())
+        self.addCleanup(shutil.rmtree, self.directory)
         self.clock = Clock()
         self.clock.advance(1_700_000_000)
         self.events = EventLog(self.clock)
