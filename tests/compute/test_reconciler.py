@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -173,6 +173,7 @@ def carried_out(
 class PlanProperties(SynchronousTestCase):
     """What holds for every plan."""
 
+    @settings(deadline=None)
     @given(records, guests)
     def test_comes_to_rest(self, here: VmRecord, guest: GuestObservation | None) -> None:
         """After its plan is carried out, there is nothing more to do."""
@@ -185,6 +186,7 @@ class PlanProperties(SynchronousTestCase):
                 current, guest = carried_out(current, guest, action)
         self.assertEqual(plan([current] if current else [], {SID: guest} if guest else {}), [])
 
+    @settings(deadline=None)
     @given(records, guests)
     def test_never_starts_a_live_guest(
         self, here: VmRecord, guest: GuestObservation | None
@@ -194,6 +196,7 @@ class PlanProperties(SynchronousTestCase):
             actions = plan([here], {SID: guest})
             self.assertFalse([a for a in actions if isinstance(a, Start)])
 
+    @settings(deadline=None)
     @given(records, guests)
     def test_observes_only_what_can_follow(
         self, here: VmRecord, guest: GuestObservation | None
@@ -203,6 +206,7 @@ class PlanProperties(SynchronousTestCase):
             if isinstance(action, Observe) and action.state is not here.state:
                 self.assertIn(action.state, TRANSITIONS[here.state])
 
+    @settings(deadline=None)
     @given(records, guests)
     def test_deletes_only_what_is_to_be_deleted(
         self, here: VmRecord, guest: GuestObservation | None

@@ -1,6 +1,6 @@
 """How a machine is cut into slices, and who gets which."""
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -51,6 +51,7 @@ class DivideTests(SynchronousTestCase):
                 InvalidConfiguration, divide, total_memory=GIB, usable_disk=GIB, slice_memory=size
             )
 
+    @settings(deadline=None)
     @given(st.integers(0, 2**50), st.integers(0, 2**50), st.integers(LEAST_SLICE_MEMORY, 2**45))
     def test_never_more_than_there_is(self, memory: int, disk: int, slice_memory: int) -> None:
         """Slices together never exceed the machine."""

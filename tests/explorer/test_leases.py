@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -21,6 +21,7 @@ class PaceTests(SynchronousTestCase):
         pace = Pace(interval=5.0, per_second=200.0)
         self.assertEqual(pace.interval_for(10_000), 50.0)
 
+    @settings(deadline=None)
     @given(st.integers(min_value=0, max_value=100_000))
     def test_lease_outlasts_two_intervals(self, nodes: int) -> None:
         """One lost heartbeat makes no node unreachable."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import attrs
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -133,6 +133,7 @@ class AcceptTests(SynchronousTestCase):
         record = a_record(local=True, advertise_address="unix:///s")
         self.assertEqual(accept(record, a_heartbeat(), NOON).advertise_address, "unix:///s")
 
+    @settings(deadline=None)
     @given(st.lists(st.integers(min_value=1, max_value=20), max_size=30))
     def test_sequence_never_falls(self, seqs: list[int]) -> None:
         """Whatever comes in whatever order, the newest is what is known."""

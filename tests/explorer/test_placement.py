@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -78,6 +78,7 @@ class PlacementTests(SynchronousTestCase):
         self.assertEqual(names(*options, wanted=Wanted(node="n2")), ["n2"])
         self.assertEqual(names(*options, wanted=Wanted(node=node_sid(1))), ["n1"])
 
+    @settings(deadline=None)
     @given(
         st.lists(
             st.tuples(

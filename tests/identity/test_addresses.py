@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -57,6 +57,7 @@ class AddressTests(SynchronousTestCase):
         for text in (":443", "a:b", "[]:1", "*:443", "::1:", "a:123456"):
             self.assertRaises(InvalidConfiguration, host_of, text)
 
+    @settings(deadline=None)
     @given(st.text(st.characters()))
     def test_any_text(self, text: str) -> None:
         """Whatever is accepted is in its normal form already."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from treq.testing import StubTreq
 from twisted.trial.unittest import SynchronousTestCase
@@ -262,10 +262,12 @@ class ServerTests(SynchronousTestCase):
 
 
 class EnvelopeTests(SynchronousTestCase):
+    @settings(deadline=None)
     @given(st.binary(max_size=200))
     def test_no_body_raises(self, body: bytes) -> None:
         parse(body)
 
+    @settings(deadline=None)
     @given(
         st.recursive(
             st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
