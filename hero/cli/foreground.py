@@ -14,7 +14,7 @@ from twisted.internet.task import deferLater
 
 from hero.cli.instance import InstanceLock, read_state, router_urls, write_state
 from hero.cli.readiness import what_is_missing
-from hero.cli.startup import StartPlan, save_settings
+from hero.cli.startup import StartPlan, fell_back, save_settings
 from hero.cli.supervisor import Supervisor, command_line
 from hero.errors import HeroError, Timeout
 from hero.paths import HeroPaths
@@ -28,12 +28,13 @@ _ORPHAN_GRACE = 15.0
 
 @attrs.frozen(kw_only=True)
 class Ready:
-    """A node that has started."""
+    """A node that has started. ``fell_back``: the router may not listen on 443."""
 
     mode: str
     seconds: float
     router: list[str]
     console: str | None
+    fell_back: bool
 
 
 async def run_in_foreground(
@@ -84,11 +85,13 @@ async def _run(
             record("degraded", error=Timeout(problem, hint=f"see {logs}").to_data())
             say(f"{problem}; see {logs}")
         else:
+            urls = router_urls(plan.paths)
             started = Ready(
                 mode=plan.mode,
                 seconds=reactor.seconds() - began,
-                router=router_urls(plan.paths),
+                router=urls,
                 console=f"http://127.0.0.1:{plan.ui_port}" if "ui" in plan.processes else None,
+                fell_back=fell_back(plan.listen, urls),
             )
             record("ready", ready=attrs.asdict(started))
             ready(started)

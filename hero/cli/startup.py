@@ -181,6 +181,13 @@ def default_router_port() -> int:
     return _TLS_PORT
 
 
+def fell_back(listen: Sequence[str], urls: Sequence[str]) -> bool:
+    """Whether a router that was to *listen* so took 9998, at one of *urls*, in place of 443."""
+    taken = {urlsplit(url).port for url in urls}
+    wanted = {_port_of(endpoint) for endpoint in listen}
+    return _UNPRIVILEGED_TLS_PORT in taken - wanted
+
+
 def _port_of(endpoint: str) -> int | None:
     """The port in an endpoint description such as ``ssl:8443:interface=127.0.0.1``."""
     found = re.match(r"(?:ssl|tls|tcp6?):(?:port=)?(\d+)(?::|\Z)", endpoint)

@@ -138,7 +138,8 @@ def announce(session: Session, ready: dict[str, Any], *, pid: int | None) -> Non
         print_json({**ready, "pid": pid} if pid else ready)
         return
     lines = [f"Hero is up ({ready['mode']} mode, {ready['seconds']:.1f} s)."]
-    lines.append(f"  router    {', '.join(ready['router'])}")
+    why = "  (443 is not permitted to this user)" if ready["fell_back"] else ""
+    lines.append(f"  router    {', '.join(ready['router'])}{why}")
     if ready["console"]:
         lines.append(f"  console   {ready['console']}  (hero ui prints a link that logs in)")
         lines.append("  try       hero vm create demo && hero vm logs -f demo")

@@ -10,7 +10,7 @@ from pathlib import Path
 from twisted.trial.unittest import TestCase
 
 from hero.cli import startup
-from hero.cli.startup import StartPlan, plan_start, save_settings
+from hero.cli.startup import StartPlan, fell_back, plan_start, save_settings
 from hero.errors import Conflict, HeroError, InvalidConfiguration
 from hero.settings import effective_environment
 
@@ -124,6 +124,15 @@ class PlanTests(TestCase):
         (self.home / "cfg/tls/ca.key").touch()
         self.plan(mode="master")
         self.assertRaises(Conflict, self.plan, mode="worker", explorer_addresses="https://m")
+
+    def test_router_that_may_not_have_443(self) -> None:
+        """9998 is a surprise to whoever did not ask for it, and to nobody else."""
+        unprivileged = ["https://127.0.0.1:9998"]
+        for listen in ((), ("ssl:443",), ("ssl:443:interface=10.0.0.5",)):
+            self.assertTrue(fell_back(listen, unprivileged))
+        self.assertFalse(fell_back(("ssl:9998:interface=127.0.0.1",), unprivileged))
+        for url in ("https://127.0.0.1", "https://127.0.0.1:443", "https://[::]:8443"):
+            self.assertFalse(fell_back((), [url]))
 
     def test_values_that_cannot_be(self) -> None:
         """A wrong value is refused before anything is started or written."""
