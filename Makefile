@@ -12,12 +12,16 @@ SEED ?= 0
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help run test trial lint types docs demo format clean
+# Options for the benchmark, such as BENCH="--only keepalive,tls --peers nginx,hero".
+BENCH ?= --save bench/results
+
+.PHONY: help run test trial lint types docs demo bench-router format clean
 
 help:
 	@echo "make run     install what is missing and start a node in the foreground"
 	@echo "make test    lint, types, and every test in random order (TESTS=tests.router SEED=123)"
 	@echo "make demo    a master and a worker on this machine, and a guest deployed across them"
+	@echo "make bench-router   the router against other proxies (BENCH=--quick tries whether it works)"
 	@echo "make docs    write the generated reference pages"
 	@echo "make lint    format and lint checks alone;  make types: mypy alone"
 	@echo "make format  put the code into the one format"
@@ -49,6 +53,9 @@ types: $(VENV)/.hero-dev
 format: $(VENV)/.hero-dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+bench-router: $(VENV)/.hero-dev
+	$(BIN)/python -m bench.router $(BENCH)
 
 docs: $(VENV)/.hero-dev
 	$(BIN)/python -m hero.rpc.reference > docs/reference/rpc.md

@@ -1,0 +1,1 @@
+"""Benchmarks against named peers. `bench.router` is the router's."""

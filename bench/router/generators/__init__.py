@@ -1,0 +1,1 @@
+"""What makes load. Each module here drives one program, and returns figures."""

@@ -1,0 +1,54 @@
+"""wrk: keep-alive connections that ask again as soon as they have an answer."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+
+import attrs
+
+from bench.router.peers.peer import Proxy
+from bench.router.processes import LOAD_CORE, pinned
+
+_HERE = Path(__file__).parent
+
+
+class GeneratorFailed(Exception):
+    """A generator could not do its work. The text is what it printed."""
+
+
+@attrs.frozen(kw_only=True)
+class Answers:
+    """What a run of wrk saw; times are in seconds, ``failed`` is errors and non-2xx together."""
+
+    requests: int
+    seconds: float
+    p50: float
+    p99: float
+    failed: int
+
+
+def ask(
+    proxy: Proxy,
+    seconds: float,
+    *,
+    tls: bool = False,
+    connections: int = 64,
+    different_heads: bool = False,
+    cores: str = str(LOAD_CORE),
+) -> Answers:
+    """Ask *proxy* for the small answer for *seconds*. *different_heads*: like a browser."""
+    script = _HERE / ("heads.lua" if different_heads else "report.lua")
+    argv = ["wrk", "-t1", f"-c{connections}", f"-d{max(1, round(seconds))}s", "-s", str(script)]
+    if not different_heads:
+        for line in proxy.headers:
+            argv += ["-H", line]
+    argv += ["--timeout", "10s", proxy.url("small.json", tls=tls)]
+    if different_heads:
+        argv += ["--", *proxy.headers]
+    done = subprocess.run(pinned(argv, cores), capture_output=True, text=True, check=False)
+    for line in done.stdout.splitlines():
+        if line.startswith("RESULT "):
+            return Answers(**json.loads(line.removeprefix("RESULT ")))
+    raise GeneratorFailed(f"{proxy.name}: {done.stdout}{done.stderr}\n{proxy.log_tail()}")

@@ -1,0 +1,1 @@
+"""The proxies, one module each. `bench.router.peers.peer` is what they have in common."""

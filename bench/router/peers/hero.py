@@ -1,0 +1,64 @@
+"""Hero's router as users run it: ``twistd hero-router``, and everything it does switched on.
+
+That is discovery, identity checks, headers, metrics, and the access log in its file.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+from bench.router.lab import CLOSED, OPEN, TALK, Lab
+from bench.router.peers.peer import Command, Order, Peer, first_line
+
+
+class Hero(Peer):
+    """Requests of nobody, which the manifest of the service lets in."""
+
+    name = "hero"
+
+    def __init__(self, lab: Lab) -> None:
+        self._source = lab.hero
+
+    def version(self) -> str:
+        head = first_line("git", "-C", str(self._source.tree), "describe", "--always", "--dirty")
+        python = first_line(
+            str(self._source.python),
+            "-c",
+            "import platform as p; print(p.python_implementation(), p.python_version())",
+        )
+        return f"hero {head} on {python}"
+
+    def command(self, order: Order) -> Command:
+        # A home of its own, with the identity and the tokens of the lab.
+        home = order.directory / "home"
+        shutil.copytree(order.lab.paths.home, home)
+        sockets = order.directory / "sockets"
+        for name in (OPEN, CLOSED, TALK):
+            _serve(order.lab.socket(name), sockets / f"{name}.sock")
+        argv = [str(self._source.python.parent / "twistd"), "-n", "--pidfile=", "hero-router"]
+        argv += ["--sockets", str(sockets), "--mode", "local"]
+        argv += ["--listen", f"tcp:{order.ports.plain}:interface=127.0.0.1"]
+        argv += ["--listen", f"ssl:{order.ports.tls}:interface=127.0.0.1"]
+        if order.workers > 1:
+            argv += ["--workers", str(order.workers)]
+        environ = {"HERO_HOME": str(home), "PYTHONPATH": str(self._source.tree)}
+        return Command(argv=argv, environ=environ)
+
+
+class HeroWithToken(Hero):
+    """Requests with a bearer token, to a service that is for the cluster only."""
+
+    name = "hero-token"
+    route = CLOSED
+
+    def headers(self, lab: Lab) -> list[str]:
+        return [f"Authorization: Bearer {lab.token}"]
+
+
+def _serve(backend: Path, here: Path) -> None:
+    """Give the socket *backend* a second name: two routers cannot serve one directory."""
+    here.parent.mkdir(parents=True, exist_ok=True)
+    if backend.exists():
+        os.link(backend, here)

@@ -1,0 +1,142 @@
+"""Interleaved rounds, and how they become one figure for each proxy."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+
+import attrs
+
+from bench.router.lab import Lab
+from bench.router.machine import CoreTime
+from bench.router.measures.measure import Measure, Target
+from bench.router.peers.peer import Peer, Proxy
+from bench.router.processes import PROXY_CORE
+
+#: More of the proxy's core than this for others, and a reading does not count.
+_TOLERATED = 0.08
+
+
+@attrs.frozen(kw_only=True)
+class Reading:
+    """What one proxy showed in one round. ``other_load`` is others' share of its core."""
+
+    figures: Mapping[str, float]
+    other_load: float
+
+    @property
+    def clean(self) -> bool:
+        """Whether the proxy had its core nearly to itself."""
+        return self.other_load <= _TOLERATED
+
+
+@attrs.frozen(kw_only=True)
+class Outcome:
+    """A target, and how far it was reached. ``reached`` is None where it was not measured."""
+
+    target: Target
+    reached: float | None
+
+    @property
+    def met(self) -> bool | None:
+        """Whether that is enough."""
+        if self.reached is None:
+            return None
+        if self.target.at_least:
+            return self.reached >= self.target.bound
+        return self.reached <= self.target.bound
+
+
+@attrs.frozen(kw_only=True)
+class Comparison:
+    """All rounds of one measure: for each proxy its reading in each round."""
+
+    measure: Measure
+    rounds: Sequence[Mapping[str, Reading]]
+
+    def names(self) -> list[str]:
+        """The proxies, in the order in which they ran."""
+        return list(self.rounds[0])
+
+    def value(self, name: str, figure: str) -> float:
+        """The median of *figure*."""
+        return statistics.median(found[name].figures[figure] for found in self.rounds)
+
+    def ratio(self, name: str, figure: str, against: str) -> float | None:
+        """The median of the ratios to *against* in the same round. None where that did not run.
+
+        Rounds in which either had to share its core count only where there is no other.
+        """
+        if name not in self.rounds[0] or against not in self.rounds[0]:
+            return None
+        pairs = [(found[name], found[against]) for found in self.rounds]
+        clean = [pair for pair in pairs if pair[0].clean and pair[1].clean]
+        ratios = [
+            ours.figures[figure] / theirs.figures[figure]
+            for ours, theirs in clean or pairs
+            if theirs.figures[figure]
+        ]
+        return statistics.median(ratios) if ratios else None
+
+    def noise(self, name: str) -> float:
+        """The largest share that others had of the proxy's core in any round."""
+        return max(found[name].other_load for found in self.rounds)
+
+    def outcomes(self) -> list[Outcome]:
+        """Each target of the measure, and what was reached."""
+        return [
+            Outcome(target=target, reached=self._reached(target)) for target in self.measure.targets
+        ]
+
+    def _reached(self, target: Target) -> float | None:
+        if target.of not in self.rounds[0]:
+            return None
+        if target.against is None:
+            return self.value(target.of, target.figure)
+        return self.ratio(target.of, target.figure, target.against)
+
+
+def compare(
+    lab: Lab,
+    measure: Measure,
+    peers: Sequence[Peer],
+    *,
+    rounds: int,
+    seconds: float,
+    say: Callable[[str], None],
+) -> Comparison | None:
+    """Measure each of *peers*, started afresh, in turn, *rounds* times.
+
+    None where no peer suits the measure.
+    """
+    proxies: list[Proxy] = []
+    try:
+        for peer in peers:
+            if measure.suits(peer):
+                proxies.append(measure.start(peer, lab))
+        if not proxies:
+            return None
+        found = []
+        for number in range(1, min(rounds, measure.most_rounds or rounds) + 1):
+            readings = {}
+            for proxy in proxies:
+                reading = readings[proxy.name] = _read(measure, proxy, seconds)
+                note = "" if reading.clean else f"  [others: {reading.other_load:.0%}]"
+                shown = "  ".join(
+                    f"{figure.title} {figure.form.format(reading.figures[figure.name])}"
+                    for figure in measure.figures
+                )
+                say(f"  {measure.name} round {number} {proxy.name:12} {shown}{note}")
+            found.append(readings)
+        return Comparison(measure=measure, rounds=found)
+    finally:
+        for proxy in proxies:
+            proxy.session.stop()
+
+
+def _read(measure: Measure, proxy: Proxy, seconds: float) -> Reading:
+    used, core = proxy.session.usage(), CoreTime.now(PROXY_CORE)
+    figures = measure.take(proxy, seconds)
+    ours = proxy.session.usage().total_since(used)
+    other_load = CoreTime.now(PROXY_CORE).other_load(core, ours)
+    return Reading(figures=figures, other_load=other_load)
