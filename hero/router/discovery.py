@@ -1,264 +1,240 @@
-"""The socket directory is the registry: finding out what is in it.
+"""The socket directory is the registry: keeping up with what is in it.
 
-`scan` looks once; `Discovery` keeps looking, told by inotify(7), with a periodic rescan as a
-safety net for what inotify can miss.
+inotify(7) says which entries changed, and only those are looked at again; a periodic sweep over
+everything is the safety net for what inotify can miss. Both work off one queue in small portions,
+so that no connection waits for a directory of thousands.
 """
 
 from __future__ import annotations
 
-import contextlib
 import os
-import stat
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import attrs
 from twisted.application.service import Service
-from twisted.internet import inotify
 from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
-from twisted.python.filepath import FilePath
 
-from hero.paths import MAX_SOCKET_PATH
-from hero.router.target import NAME
+from hero.router import inotify
+from hero.router.entries import Found, Key, ServiceDirectory, names_in, scan
 
-_SUFFIX = ".sock"
+__all__ = ["Discovery", "Found", "Key", "scan"]
+
 _EVENTS = (
     inotify.IN_CREATE
     | inotify.IN_DELETE
     | inotify.IN_MOVED_FROM
     | inotify.IN_MOVED_TO
     | inotify.IN_ATTRIB
+    | inotify.IN_CLOSE_WRITE
     | inotify.IN_DELETE_SELF
     | inotify.IN_MOVE_SELF
 )
 #: Events come in bursts; one look serves those within this time.
 _GATHER = 0.005
-
-#: A service's name and a socket's; the second is empty for a refused directory.
-Key = tuple[str, str]
+#: Seconds of looking after which others have their turn.
+_PORTION = 0.002
 
 _log = Logger()
 
-
-@attrs.frozen(kw_only=True)
-class Found:
-    """An entry: its socket, or why it is ``refused``. ``identity`` tells one socket from another
-    that took its name."""
-
-    path: Path
-    identity: tuple[int, int, int] | None = None
-    refused: str | None = None
-
-
-def scan(directory: Path, owners: frozenset[int]) -> dict[Key, Found]:
-    """What *directory* holds. Sockets belong to one of *owners* (user ids) or are refused.
-
-    Names that start with a dot are not looked at: sockets are made under such a name first.
-    """
-    found: dict[Key, Found] = {}
-    for entry in _entries(directory):
-        why = _why_no_service(entry, owners)
-        if why is not None:
-            found[_text(entry.name), ""] = Found(path=Path(_text(entry.path)), refused=why)
-            continue
-        for inner in _entries(Path(entry.path)):
-            name = _text(inner.name).removesuffix(_SUFFIX)
-            found[entry.name, name] = _look(inner, owners)
-    return found
-
-
-def _text(name: str) -> str:
-    """A file's *name* as it can be shown: bytes that are no UTF-8 are written as escapes."""
-    return os.fsencode(name).decode("utf-8", "backslashreplace")
-
-
-def _entries(directory: Path) -> list[os.DirEntry[str]]:
-    try:
-        with os.scandir(directory) as entries:
-            return [entry for entry in entries if not entry.name.startswith(".")]
-    except OSError:
-        return []  # it went, or it is not for us
-
-
-def _why_no_service(entry: os.DirEntry[str], owners: frozenset[int]) -> str | None:
-    try:
-        status = entry.stat(follow_symlinks=False)
-    except OSError:
-        return "it cannot be looked at"
-    if stat.S_ISLNK(status.st_mode):
-        return "it is a symbolic link"
-    if not stat.S_ISDIR(status.st_mode):
-        return "it is not the directory of a service"
-    if status.st_uid not in owners:
-        return f"it belongs to user {status.st_uid}"
-    if not NAME.fullmatch(entry.name):
-        return f"its name does not match {NAME.pattern}"
-    return None
-
-
-def _look(entry: os.DirEntry[str], owners: frozenset[int]) -> Found:
-    path = Path(entry.path)
-    try:
-        status = entry.stat(follow_symlinks=False)
-    except OSError:
-        return Found(path=path, refused="it cannot be looked at")
-    why = None
-    if stat.S_ISLNK(status.st_mode):
-        why = "it is a symbolic link"
-    elif not stat.S_ISSOCK(status.st_mode):
-        why = "it is not a socket"
-    elif status.st_uid not in owners:
-        why = f"it belongs to user {status.st_uid}"
-    elif not entry.name.endswith(_SUFFIX):
-        why = f"its name does not end in {_SUFFIX}"
-    elif not NAME.fullmatch(entry.name.removesuffix(_SUFFIX)):
-        why = f"its name does not match {NAME.pattern}"
-    elif len(os.fsencode(entry.path)) > MAX_SOCKET_PATH:
-        why = f"its path is longer than the {MAX_SOCKET_PATH} bytes of a socket address"
-    if why is not None:
-        path = Path(_text(entry.path))
-    return Found(
-        path=path, identity=(status.st_dev, status.st_ino, status.st_ctime_ns), refused=why
-    )
-
-
-class _Notifier(inotify.INotify):
-    """One inotify descriptor for many directories, any of which may go.
-
-    Twisted's own closes itself when any directory that it watches is deleted.
-    """
-
-    def _rmWatch(self, wd: int) -> None:
-        self._inotify.remove(self._fd, wd)
-        watch = self._watchpoints.pop(wd, None)
-        if watch is not None:
-            self._watchpaths.pop(watch.path, None)
-
-    def loseConnection(self) -> None:
-        """Stay; `close` closes."""
-
-    def close(self) -> None:
-        super().loseConnection()  # type: ignore[no-untyped-call]
+#: Called with all that is found, not to be kept or changed, and the keys that are new in it, gone
+#: from it, or different.
+Changed = Callable[[Mapping[Key, Found], set[Key]], None]
 
 
 class Discovery(Service):
     """Calls *changed* with what *directory* holds: at the start, and after each change.
 
-    *rescan* is the period, in seconds, of the look that needs no event.
+    *rescan* is the period, in seconds, of the sweep that needs no event.
     """
 
     def __init__(
         self,
         reactor: Any,
         directory: Path,
-        changed: Callable[[dict[Key, Found]], None],
+        changed: Changed,
         *,
         owners: frozenset[int] | None = None,
         rescan: float = 5.0,
     ) -> None:
         self._reactor = reactor
-        self._directory = directory
+        self._directory = os.fspath(directory)
         self._changed = changed
         self._owners = owners if owners is not None else frozenset({0, os.geteuid()})
         self._rescan = rescan
-        self._notifier: _Notifier | None = None
-        self._watched: set[Path] = set()
-        self._pending: Any = None
-        self._looping = LoopingCall(self.look)
+        self._inotify: inotify.Inotify | None = None
+        self._watches: dict[str, int] = {}
+        self._watched: dict[int, str] = {}
+        self._unwatchable: set[str] = set()
+        self._services: dict[str, ServiceDirectory] = {}
+        self._found: dict[Key, Found] = {}
+        #: Entries of services' directories to look at; None for the whole directory.
+        self._named: dict[str, set[str] | None] = {}
+        #: Services that a sweep has still to look at.
+        self._sweep: deque[str] = deque()
+        self._working: Any = None
+        self._looping = LoopingCall(self._begin_sweep)
         self._looping.clock = reactor
-        self._last: dict[Key, Found] | None = None
 
     def startService(self) -> None:
         """Look, and keep looking."""
         super().startService()  # type: ignore[no-untyped-call]
-        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        os.makedirs(self._directory, mode=0o700, exist_ok=True)
         try:
-            self._notifier = _Notifier(self._reactor)  # type: ignore[no-untyped-call]
-            self._notifier.startReading()  # type: ignore[no-untyped-call]
+            self._inotify = inotify.Inotify(self._reactor, self._event)
+            self._inotify.startReading()  # type: ignore[no-untyped-call]
         except OSError as error:
-            self._notifier = None
             _log.warn("no inotify ({reason}): new sockets take longer", reason=str(error))
-        self._looping.start(self._rescan)
+        self.look()
+        self._looping.start(self._rescan, now=False)
 
     def stopService(self) -> None:
         """Stop looking."""
         super().stopService()  # type: ignore[no-untyped-call]
         if self._looping.running:
             self._looping.stop()
-        if self._pending is not None:
-            self._pending.cancel()
-            self._pending = None
-        if self._notifier is not None:
-            self._notifier.close()
-            self._notifier = None
+        if self._working is not None:
+            self._working.cancel()
+            self._working = None
+        if self._inotify is not None:
+            self._inotify.close()
+            self._inotify = None
+        self._watches.clear()
         self._watched.clear()
 
     def look(self) -> None:
-        """Look now. A change that no event told of means that events, and watches, were lost."""
-        before = self._last
-        self._look()
-        if before is not None and self._last != before:
-            for path in list(self._watched):
-                self._unwatch(path)
-            self._look()
+        """Look at everything, now and at once."""
+        self._list_services()
+        self._work(portion=None)
 
-    def _look(self) -> None:
-        # The watches come first, so that what appears during the look is not missed.
-        self._watch()
-        found = scan(self._directory, self._owners)
-        if found == self._last:
+    def _begin_sweep(self) -> None:
+        self._list_services()
+        self._work()
+
+    def _list_services(self) -> None:
+        """Plan to look at each service, those that are gone included."""
+        # The watch comes first, so that what appears during the look is not missed.
+        self._watch("")
+        self._sweep = deque({*names_in(self._directory), *self._services})
+
+    def _event(self, watch: int, mask: int, name: str) -> None:
+        """Something happened to an entry; look at it when those beside it have been told of."""
+        service = self._watched.get(watch)
+        if mask & inotify.IN_Q_OVERFLOW:
+            _log.info("too many changes at once in {path}: looking at it all", path=self._directory)
+            self._list_services()
+        elif service is None:
+            return  # a watch that was given up, whose last events were on their way
+        elif mask & inotify.IN_IGNORED:
+            self._unwatch(service)
             return
-        self._last = found
-        for (service, socket), entry in found.items():
+        elif not service:
+            if name:
+                self._look_later(name, None)
+            elif mask & (inotify.IN_DELETE_SELF | inotify.IN_MOVE_SELF):
+                self._unwatch("")
+                self._list_services()
+        else:
+            self._look_later(service, name or None)
+        if self._working is None and (self._named or self._sweep):
+            self._working = self._reactor.callLater(_GATHER, self._work)
+
+    def _look_later(self, service: str, name: str | None) -> None:
+        """Plan to look at the entry *name* of *service*, or at all of it."""
+        if service.startswith(".") or (name is not None and name.startswith(".")):
+            return
+        if name is None:
+            self._named[service] = None
+        else:
+            names = self._named.setdefault(service, set())
+            if names is not None:
+                names.add(name)
+
+    def _work(self, portion: float | None = _PORTION) -> None:
+        """Look at what is planned, for *portion* seconds or to the end; then tell."""
+        if self._working is not None and self._working.active():
+            self._working.cancel()
+        self._working = None
+        until = self._reactor.seconds() + portion if portion is not None else None
+        changed: set[Key] = set()
+        while self._named or self._sweep:
+            if self._named:
+                service, names = self._named.popitem()
+            else:
+                service, names = self._sweep.popleft(), None
+            self._look(service, names, changed)
+            if until is not None and self._reactor.seconds() >= until:
+                break
+        if changed:
+            self._changed(self._found, changed)
+        if self._named or self._sweep:
+            self._working = self._reactor.callLater(0, self._work)
+
+    def _look(self, name: str, names: set[str] | None, changed: set[Key]) -> None:
+        """Look at *names* in the service *name*, or at all of it; note what changed."""
+        service = self._services.get(name)
+        if service is None:
+            service = ServiceDirectory(os.path.join(self._directory, name), self._owners)
+            names = None
+        if names is None:
+            self._watch(name)
+            keys = service.look()
+        else:
+            keys = {key for entry in names for key in service.look_at(entry)}
+        if service or name in self._watches:
+            self._services[name] = service
+        else:
+            self._services.pop(name, None)
+        for key in keys:
+            entry = service.get(key)
+            if entry == self._found.get(key):
+                continue
+            changed.add(key)
+            if entry is None:
+                del self._found[key]
+                continue
+            self._found[key] = entry
             if entry.refused is not None:
                 _log.debug(
                     "not routed: {service}/{socket}: {reason}",
-                    service=service,
-                    socket=socket,
+                    service=key[0],
+                    socket=key[1],
                     reason=entry.refused,
                 )
-        self._changed(found)
 
-    def _watch(self) -> None:
-        notifier = self._notifier
-        if notifier is None:
-            return
-        wanted = {self._directory}
-        wanted |= {
-            Path(e.path) for e in _entries(self._directory) if e.is_dir(follow_symlinks=False)
-        }
-        for path in self._watched - wanted:
-            self._unwatch(path)
-        for path in wanted:
-            self._add_watch(notifier, path)
+    def _watch(self, name: str) -> None:
+        """Watch the service *name*'s directory, or with no name the socket directory itself.
 
-    def _add_watch(self, notifier: _Notifier, path: Path) -> None:
-        if path in self._watched:
+        A directory that took the place of another is found out here: its watch is a new one.
+        """
+        if self._inotify is None:
             return
+        path = os.path.join(self._directory, name) if name else self._directory
         try:
-            notifier.watch(FilePath(os.fsencode(path)), mask=_EVENTS, callbacks=[self._event])  # type: ignore[no-untyped-call]
-        except (OSError, inotify.INotifyError) as error:
-            _log.warn("cannot watch {path}: {reason}", path=str(path), reason=str(error))
-        else:
-            self._watched.add(path)
+            watch = self._inotify.watch(path, _EVENTS)
+        except (FileNotFoundError, NotADirectoryError):
+            self._unwatch(name)
+            self._unwatchable.discard(name)
+            return
+        except OSError as error:
+            self._unwatch(name)
+            if name not in self._unwatchable:
+                self._unwatchable.add(name)
+                _log.warn("cannot watch {path}: {reason}", path=path, reason=str(error))
+            return
+        if self._watches.get(name) == watch:
+            return
+        self._unwatch(name)
+        renamed = self._watched.get(watch)
+        if renamed is not None:
+            del self._watches[renamed]
+        self._watches[name] = watch
+        self._watched[watch] = name
 
-    def _unwatch(self, path: Path) -> None:
-        self._watched.discard(path)
-        assert self._notifier is not None
-        with contextlib.suppress(KeyError):
-            self._notifier.ignore(FilePath(os.fsencode(path)))  # type: ignore[no-untyped-call]
-
-    def _event(self, ignored: Any, path: FilePath[bytes], mask: int) -> None:
-        itself = Path(os.fsdecode(path.path))
-        if mask & inotify.IN_DELETE_SELF:
-            self._watched.discard(itself)  # the kernel has taken the watch away
-        elif mask & inotify.IN_MOVE_SELF:
-            self._unwatch(itself)
-        if self._pending is None:
-            self._pending = self._reactor.callLater(_GATHER, self._gathered)
-
-    def _gathered(self) -> None:
-        self._pending = None
-        self._look()
+    def _unwatch(self, name: str) -> None:
+        watch = self._watches.pop(name, None)
+        if watch is not None and self._inotify is not None:
+            self._watched.pop(watch, None)
+            self._inotify.forget(watch)

@@ -127,7 +127,7 @@ def _assemble(reactor: Any, options: Options) -> IService:
             reactor, found.path, default_access=options["access"], limits=limits
         )
 
-    routes = RouteTable(make)
+    routes = RouteTable(make, soon=lambda work: reactor.callLater(0, work))
     door = Door(
         TokenFile(paths.tokens_file),
         removed=RevokedNodes(paths.state / "revoked.json"),
