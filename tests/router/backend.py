@@ -15,12 +15,14 @@ ANSWER = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 2\r\n\
 
 @attrs.define
 class Seen:
-    """A request as the service saw it."""
+    """A request as the service saw it. ``whole``: its end was seen too."""
 
     method: bytes
     target: bytes
     headers: list[tuple[bytes, bytes]]
     body: bytes = b""
+    trailers: list[tuple[bytes, bytes]] = attrs.field(factory=list)
+    whole: bool = False
 
     def values(self, name: bytes) -> list[bytes]:
         return [value for key, value in self.headers if key == name]
@@ -76,10 +78,15 @@ class _H11Connection(Protocol):
             elif isinstance(event, h11.Data):
                 self._request.body += bytes(event.data)
             elif isinstance(event, h11.EndOfMessage):
+                self._request.trailers = list(event.headers)
+                self._request.whole = True
                 self.transport.write(self._service.answer(self._request))
                 # h11 is only read with; tell it that the answer was sent.
                 self._parser.send(h11.Response(status_code=200, headers=[("content-length", "0")]))
                 self._parser.send(h11.EndOfMessage())
+                if self._parser.our_state is h11.MUST_CLOSE:
+                    self.transport.loseConnection()
+                    return
                 self._parser.start_next_cycle()
             else:
                 return

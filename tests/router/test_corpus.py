@@ -1,9 +1,10 @@
-"""Requests that must be refused, and a few that must not: see ``corpus/README.md``."""
+"""Requests that must be refused, and some that must not: see ``corpus/README.md``."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import ClassVar
 
 import attrs
 from twisted.internet.defer import Deferred
@@ -12,8 +13,8 @@ from tests.router.backend import H11Service
 from tests.router.harness import RouterCase
 
 _CORPUS = Path(__file__).with_name("corpus")
-_ESCAPE = re.compile(rb"\\(x[0-9a-f]{2}|[rntz\\]|\*\d+(.))")
-_SIMPLE = {b"r": b"\r", b"n": b"\n", b"t": b"\t", b"\\": b"\\"}
+_ESCAPE = re.compile(rb"\\(x[0-9a-f]{2}|[rntz\\]|\*(\d+)(?:\{([^}]*)\}|(.)))", re.DOTALL)
+_SIMPLE = {b"r": b"\r", b"n": b"\n", b"t": b"\t", b"\\": b"\\", b"z": b""}
 _STATUS = re.compile(rb"HTTP/1\.1 (\d{3})")
 
 
@@ -26,63 +27,111 @@ class Case:
     statuses: list[int] = attrs.field(factory=list)
     reasons: list[str] = attrs.field(factory=list)
     seen: int | None = None
+    first: bytes | None = None
+    has: dict[bytes, list[bytes]] = attrs.field(factory=dict)
+    lacks: list[bytes] = attrs.field(factory=list)
+    body: bytes | None = None
+    limits: dict[str, int] = attrs.field(factory=dict)
+
+    @property
+    def expected_seen(self) -> int:
+        """How many requests reach the service."""
+        return self.statuses.count(200) if self.seen is None else self.seen
 
 
 def read_corpus(text: str) -> list[Case]:
     """The cases in a corpus file."""
     cases: list[Case] = []
     for number, line in enumerate(text.splitlines(), 1):
-        if line.startswith("== "):
-            cases.append(Case(line[3:].strip()))
-        elif line.startswith(">"):
-            cases[-1].wire += _unescape(line[2:].encode("latin-1"))
-        elif line.startswith("< "):
-            status, *reason = line[2:].split()
-            cases[-1].statuses.append(int(status))
-            cases[-1].reasons += reason
-        elif line.startswith("seen "):
-            cases[-1].seen = int(line[5:])
-        elif line.strip() and not line.startswith("#"):
-            raise ValueError(f"line {number}: {line!r} is neither >, <, seen, == nor a comment")
+        word, _, rest = line.partition(" ")
+        data = rest.encode("latin-1")
+        match word:
+            case "==":
+                cases.append(Case(rest.strip()))
+            case ">":
+                end = b"" if data.endswith(b"\\z") else b"\r\n"
+                cases[-1].wire += unescape(data) + end
+            case "<":
+                status, *reason = rest.split()
+                cases[-1].statuses.append(int(status))
+                cases[-1].reasons += reason
+            case "seen":
+                cases[-1].seen = int(rest)
+            case "as":
+                cases[-1].first = data
+            case "has":
+                name, _, value = unescape(data).partition(b":")
+                cases[-1].has.setdefault(name, []).append(value.strip(b" \t"))
+            case "lacks":
+                cases[-1].lacks.append(data)
+            case "body":
+                cases[-1].body = unescape(data)
+            case "limit":
+                limit, value_text = rest.split()
+                cases[-1].limits[limit] = int(value_text)
+            case _ if line.strip() and not line.startswith("#"):
+                raise ValueError(f"line {number}: {line!r} begins with no word of the README")
     return cases
 
 
-def _unescape(line: bytes) -> bytes:
-    end = b"\r\n"
-    if line.endswith(b"\\z"):
-        line, end = line[:-2], b""
+def unescape(line: bytes) -> bytes:
+    """The bytes that *line* stands for."""
 
     def replace(found: re.Match[bytes]) -> bytes:
         code = found[1]
         if code.startswith(b"x"):
             return bytes([int(code[1:], 16)])
         if code.startswith(b"*"):
-            return found[2] * int(code[1:-1])
+            many = found[4] if found[3] is None else unescape(found[3])
+            return many * int(found[2])
         return _SIMPLE[code]
 
-    return _ESCAPE.sub(replace, line) + end
+    return _ESCAPE.sub(replace, line)
 
 
 class CorpusTests(RouterCase):
     """Each entry gets the answers it names, and no more requests reach the service than it says."""
 
-    async def _play(self, case: Case) -> None:
+    cases: ClassVar[dict[str, Case]] = {}
+
+    def setUp(self) -> None:
+        self.case = self.cases[self._testMethodName]
+        self.limits = attrs.evolve(self.limits, **self.case.limits)
+        super().setUp()
+
+    async def play(self) -> None:
+        case = self.case
         service = H11Service({"access": "public"})
         self.serve(service)
         wire = await self.connect()
         wire.send(case.wire)
         expected = len(case.statuses)
         await wire.until(lambda w: len(_STATUS.findall(w.received)) >= expected)
-        await self.pause()
-        statuses = [int(status) for status in _STATUS.findall(wire.received)]
-        self.assertEqual(statuses, case.statuses, wire.received)
-        self.assertEqual(service.errors, [])
+        closes = b"\r\nConnection: close\r\n" in wire.received
+        if closes:
+            await wire.rest()
+        else:
+            await self.pause(0.005)
+        received = bytes(wire.received)
+        self.assertEqual([int(s) for s in _STATUS.findall(received)], case.statuses, received)
+        self.assertEqual(wire.closed, closes, received)
         for reason in case.reasons:
-            self.assertIn(f'"reason": "{reason}"'.encode(), wire.received)
-        if case.seen is not None:
-            self.assertEqual(len(service.seen), case.seen, service.seen)
-        elif 200 not in case.statuses:
-            self.assertEqual(service.seen, [])
+            self.assertIn(f'"reason": "{reason}"'.encode(), received)
+        self.assertEqual(service.errors, [])
+        seen = [request for request in service.seen if request.whole]
+        self.assertEqual(len(seen), case.expected_seen, seen)
+        self.assertEqual([request.trailers for request in seen], [[]] * len(seen))
+        if not seen:
+            return
+        last = seen[-1]
+        if case.first is not None:
+            self.assertEqual(last.method + b" " + last.target, case.first)
+        if case.body is not None:
+            self.assertEqual(last.body, case.body)
+        for name, values in case.has.items():
+            self.assertEqual(last.values(name), values, last.headers)
+        for name in case.lacks:
+            self.assertEqual(last.values(name), [], last.headers)
 
 
 def _add_tests() -> None:
@@ -91,11 +140,12 @@ def _add_tests() -> None:
             name = "test_" + re.sub(r"\W+", "_", f"{path.stem} {case.name}").strip("_")
             assert not hasattr(CorpusTests, name), f"two entries are called {case.name!r}"
 
-            def test(self: CorpusTests, case: Case = case) -> Deferred[None]:
-                return Deferred.fromCoroutine(self._play(case))
+            def test(self: CorpusTests) -> Deferred[None]:
+                return Deferred.fromCoroutine(self.play())
 
             test.__name__ = name
             test.__doc__ = case.name
+            CorpusTests.cases[name] = case
             setattr(CorpusTests, name, test)
 
 
