@@ -13,7 +13,7 @@ from zope.interface import implementer
 _log = Logger()
 
 
-@attrs.define(kw_only=True)
+@attrs.define
 class Record:
     """What is known of one request. ``path`` has no query: queries may hold secrets."""
 
@@ -29,6 +29,8 @@ class Record:
     tunnel: bool = False
     bytes_in: int = 0
     bytes_out: int = 0
+    protocol: str = "HTTP/1.1"
+    upstream_seconds: float | None = None
 
 
 class AccessLog:

@@ -23,6 +23,8 @@ class BodyFollower(Protocol):
 
     done: bool
     rest: bytes
+    #: The most that it may hold; None for no bound.
+    limit: int | None
 
     def feed(self, data: bytes) -> bytes:
         """Take *data*; return what is to be passed on. Raises `Malformed`."""
@@ -33,6 +35,8 @@ class BodyFollower(Protocol):
 
 class LengthBody:
     """A body of *length* bytes (RFC 9112 section 6.2)."""
+
+    limit: int | None = None
 
     def __init__(self, length: int) -> None:
         self._left = length
@@ -57,6 +61,7 @@ class UntilCloseBody:
 
     done = False
     rest = b""
+    limit: int | None = None
 
     def feed(self, data: bytes) -> bytes:
         return data
@@ -74,13 +79,13 @@ class ChunkedBody:
     *trailers* asks for it.
     """
 
-    def __init__(self, *, raw: bool, trailers: bool = False, limit: int | None = None) -> None:
+    def __init__(self, *, raw: bool, trailers: bool = False) -> None:
         self.done = False
         self.rest = b""
         self.size = 0
         self._raw = raw
         self._trailers = trailers
-        self._limit = limit
+        self.limit: int | None = None
         self._pending = b""
         self._left = 0
         self._step = self._size_line
@@ -117,8 +122,8 @@ class ChunkedBody:
             self._step = self._trailer
             return stop + 2
         self.size += self._left
-        if self._limit is not None and self.size > self._limit:
-            raise Malformed("body_too_large", f"the body is longer than {self._limit} bytes")
+        if self.limit is not None and self.size > self.limit:
+            raise Malformed("body_too_large", f"the body is longer than {self.limit} bytes")
         if self._raw:
             out.append(b"%x\r\n" % self._left)
         self._step = self._content
@@ -168,12 +173,11 @@ def follower(
     *,
     raw: bool,
     trailers: bool = False,
-    limit: int | None = None,
 ) -> BodyFollower:
     """What follows a body that is framed so."""
     match framing:
         case Framing.CHUNKED:
-            return ChunkedBody(raw=raw, trailers=trailers, limit=limit)
+            return ChunkedBody(raw=raw, trailers=trailers)
         case Framing.UNTIL_CLOSE:
             return UntilCloseBody()
         case _:

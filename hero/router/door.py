@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from datetime import datetime
+from functools import lru_cache
 from typing import Any, Protocol
 
 from hero.explorer.model import TokenRecord
@@ -13,13 +14,13 @@ from hero.identity.certificates import PeerIdentity
 from hero.identity.claims import DEFAULT_CONTEXT, Caller, Claim, parse_claims
 from hero.router.errors import Rejection
 from hero.router.head import RequestHead
+from hero.router.request import Request
 from hero.router.target import Target
 
-_TOKEN_PREFIX = b"hero_"
 _USER = re.compile(r"[!-~]{1,200}")
 _CHALLENGE = {b"WWW-Authenticate": b'Bearer realm="hero"'}
-_NOTHING: frozenset[bytes] = frozenset()
-_AUTHORIZATION = frozenset({b"authorization"})
+#: Callers whose objects are kept, of each kind.
+_CALLERS = 1024
 
 
 class TokenLookup(Protocol):
@@ -32,6 +33,12 @@ class RemovedNodes(Protocol):
     """The nodes that were removed; `hero.identity.revocation.RevokedNodes` is one."""
 
     def __contains__(self, node_sid: str, /) -> bool: ...
+
+
+class HasAccess(Protocol):
+    """A route, as far as the door needs it."""
+
+    access: str
 
 
 class Door:
@@ -54,23 +61,27 @@ class Door:
         self._removed = removed
         self._peer_identity = peer_identity
 
-    def identify(
-        self, transport: Any, secure: bool, head: RequestHead, target: Target
-    ) -> tuple[Caller, frozenset[bytes]]:
-        """The caller, and the fields that are not passed on because they were for the door.
+    def identify(self, connection: Any, request: Request, target: Target) -> Caller:
+        """Who sent *request* over *connection*, an `IClientConnection`.
 
-        Raises `Rejection` for a proof that does not hold: a bad token is not nobody.
+        The same object comes back for the same caller, as long as that is easily told. Raises
+        `Rejection` for a proof that does not hold: a bad token is not nobody.
         """
-        authorization = head.values(b"authorization")
-        if len(authorization) > 1:
-            raise Rejection(400, "bad_authorization", "more than one Authorization field")
-        token = _hero_token(authorization[0]) if authorization else None
-        if token is not None:
-            return self._by_token(token, target), _AUTHORIZATION
-        peer = self._peer_identity(transport) if secure else None
-        if peer is not None:
-            return self._by_certificate(peer, head, target), _NOTHING
-        return Caller.anonymous(target.context or DEFAULT_CONTEXT), _NOTHING
+        if request.token is not None:
+            return self._by_token(request.token, target)
+        if connection.secure:
+            peer = connection.peer_identity(self._peer_identity)
+            if peer is not None:
+                return self._by_certificate(peer, request.head, target)
+        return _anonymous(target.context or DEFAULT_CONTEXT)
+
+    def admission(self, caller: Caller, route: HasAccess, target: Target) -> Callable[[], None]:
+        """What raises `Rejection`, when it is called, unless *caller* may call *route* then."""
+
+        def admit() -> None:
+            self.admit(caller, route.access, target)
+
+        return admit
 
     def admit(self, caller: Caller, access: str, target: Target) -> None:
         """Raise `Rejection` unless *caller* may call a service of that *access*."""
@@ -92,11 +103,8 @@ class Door:
                 "the bearer token is unknown, revoked or expired",
                 headers={b"WWW-Authenticate": b'Bearer realm="hero", error="invalid_token"'},
             )
-        user = record.user if record.user.startswith("user:") else f"user:{record.user}"
-        return Caller(
-            user=user,
-            claims=parse_claims(record.claims),
-            context=target.context or record.context or DEFAULT_CONTEXT,
+        return _token_caller(
+            record.user, record.claims, target.context or record.context or DEFAULT_CONTEXT
         )
 
     def _by_certificate(self, peer: PeerIdentity, head: RequestHead, target: Target) -> Caller:
@@ -113,25 +121,31 @@ class Door:
                 headers=_CHALLENGE,
                 close=True,
             )
-        behalf = head.values(b"hero-on-behalf-of") if "explorer" in peer.roles else []
+        behalf = head.named.get(b"hero-on-behalf-of", []) if "explorer" in peer.roles else []
         named = behalf[0].decode("latin-1") if len(behalf) == 1 else None
         if behalf and (named is None or not _USER.fullmatch(named)):
             raise Rejection(400, "bad_on_behalf_of", "Hero-On-Behalf-Of names no user")
-        return Caller(
-            user=f"node:{peer.node_sid}",
-            claims=frozenset(Claim(role) for role in peer.roles),
-            context=target.context or DEFAULT_CONTEXT,
-            on_behalf_of=named,
-        )
+        return _node_caller(peer.node_sid, peer.roles, target.context or DEFAULT_CONTEXT, named)
 
 
-def _hero_token(authorization: bytes) -> str | None:
-    """The bearer token of ours in an Authorization field (RFC 6750 section 2.1).
+@lru_cache(_CALLERS)
+def _anonymous(context: str) -> Caller:
+    return Caller.anonymous(context)
 
-    Anything else in it is between the client and the service.
-    """
-    scheme, _, rest = authorization.partition(b" ")
-    token = rest.strip(b" ")
-    if scheme.lower() != b"bearer" or not token.startswith(_TOKEN_PREFIX):
-        return None
-    return token.decode("latin-1")
+
+@lru_cache(_CALLERS)
+def _token_caller(user: str, claims: str, context: str) -> Caller:
+    name = user if user.startswith("user:") else f"user:{user}"
+    return Caller(user=name, claims=parse_claims(claims), context=context)
+
+
+@lru_cache(_CALLERS)
+def _node_caller(
+    node_sid: str, roles: frozenset[str], context: str, on_behalf_of: str | None
+) -> Caller:
+    return Caller(
+        user=f"node:{node_sid}",
+        claims=frozenset(Claim(role) for role in roles),
+        context=context,
+        on_behalf_of=on_behalf_of,
+    )

@@ -1,4 +1,4 @@
-"""The client's side of a connection: reads requests, sends answers, keeps the limits.
+"""The client's side of an HTTP/1.1 connection: reads requests, sends answers, keeps the limits.
 
 ::
 
@@ -9,25 +9,25 @@
 
 from __future__ import annotations
 
-import array
 import enum
-import fcntl
-import termios
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from twisted.internet.interfaces import IPushProducer
-from twisted.internet.protocol import Protocol, connectionDone
+from twisted.internet.interfaces import IHalfCloseableProtocol, IPushProducer
+from twisted.internet.protocol import connectionDone
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from hero.router.access_log import Record
 from hero.router.body import BodyFollower, follower
+from hero.router.connection import ClientConnection, unread
 from hero.router.errors import BadMessage, Rejection
 from hero.router.exchange import Exchange
-from hero.router.forwarding import forward_response, request_id_of
+from hero.router.forwarding import answer_end
 from hero.router.grammar import Malformed, has_lone_lf
-from hero.router.head import Framing, RequestHead, ResponseHead, parse_request_head
-from hero.router.interfaces import IAnswerSink
+from hero.router.head import Framing, RequestHead, ResponseHead
+from hero.router.interfaces import IAnswerSink, IClientConnection
+from hero.router.limits import Limits
+from hero.router.model import Connection
 from hero.router.problem import problem_answer
 
 if TYPE_CHECKING:
@@ -35,16 +35,6 @@ if TYPE_CHECKING:
 
 #: What is kept of requests that a client sends before the one under way is answered.
 _READ_AHEAD = 65536
-
-
-def unread(transport: Any) -> int:
-    """How many of the bytes that were sent the other end has not got yet (SIOCOUTQ, tcp(7))."""
-    left = array.array("i", [0])
-    try:
-        fcntl.ioctl(transport.fileno(), termios.TIOCOUTQ, left)
-    except (OSError, ValueError):
-        return 0  # it is closed
-    return left[0]
 
 
 class State(enum.Enum):
@@ -57,37 +47,31 @@ class State(enum.Enum):
     CLOSING = "its end"
 
 
-@implementer(IAnswerSink, IPushProducer)
-class Front(Protocol):
+@implementer(IAnswerSink, IClientConnection, IPushProducer, IHalfCloseableProtocol)
+class Front(ClientConnection):
     """One client's connection. Requests sent ahead are answered one after the other."""
 
     def __init__(self, gateway: Gateway, number: int, *, secure: bool) -> None:
-        self._gateway = gateway
-        self._limits = gateway.limits
-        self.number = number
-        self.secure = secure
+        super().__init__(gateway, number, secure=secure)
         self.state = State.HEAD
-        self.deadline = 0.0
-        self.since = gateway.clock.seconds()
-        self.user = "anonymous"
-        self.peer = "unknown"
-        self.requests = 0
-        self.bytes_in = 0
-        self.bytes_out = 0
         self.record: Record | None = None
         self.raw_chunks = True
         self._buffer = b""
         self._head: RequestHead | None = None
         self._body: BodyFollower | None = None
         self._exchange: Exchange | None = None
+        self._route_limits = gateway.limits
         self._answer: ResponseHead | None = None
         self._rechunk = False
         self._keep_alive = True
         self._writable = True
+        self._half_closed = False
         self._body_paused = False
         self._ahead_paused = False
         self._parsing = False
         self._unread = 0
+        #: Bytes that came before the request that is being read.
+        self._begun = 0
 
     @property
     def idle(self) -> bool:
@@ -102,41 +86,62 @@ class Front(Protocol):
     # From the transport.
 
     def connectionMade(self) -> None:
-        transport: Any = self.transport
-        self.peer = str(getattr(transport.getPeer(), "host", "local"))
-        transport.setTcpNoDelay(True)
-        transport.setTcpKeepAlive(True)
+        super().connectionMade()
+        transport = self.transport
+        if hasattr(transport, "setTcpNoDelay"):
+            transport.setTcpNoDelay(True)
+            transport.setTcpKeepAlive(True)
         transport.registerProducer(self, True)
-        self._wait(self._limits.head_time)
-        self._gateway.connected(self)
 
     def dataReceived(self, data: bytes) -> None:
         self.bytes_in += len(data)
         state = self.state
-        if state is State.TUNNEL:
-            self._wait(self._limits.tunnel_time)
+        if state is State.HEAD:
+            if self._buffer:
+                self._buffer += data
+            else:
+                self._buffer = data
+                self.deadline = self._now() + self._limits.head_time
+            if self._writable:
+                self._read_heads()
+            else:
+                self._bound_read_ahead()
+        elif state is State.TUNNEL:
+            self._progress()
             assert self._exchange is not None
             self._exchange.tunnel_data(data)
         elif state is State.BODY:
-            self._wait(self._limits.stall_time)
+            self._wait(self._route_limits.stall_time)
             self._read_body(data)
-        elif state is not State.CLOSING:
-            if state is State.HEAD and not self._buffer:
-                self._wait(self._limits.head_time)
+        elif state is State.ANSWER:
             self._buffer += data
-            if state is State.HEAD and self._writable:
-                self._read_heads()
-            elif len(self._buffer) > _READ_AHEAD:
-                self._ahead_paused = True
-                self._set_reading()
+            self._bound_read_ahead()
+
+    def readConnectionLost(self) -> None:
+        """The client sends no more. Only a tunnel goes on one way."""
+        if self.state is State.TUNNEL and self._exchange is not None:
+            self._half_closed = True
+            self._progress()
+            self._exchange.tunnel_end()
+        else:
+            self.transport.loseConnection()
+            self._gone()
+
+    def writeConnectionLost(self) -> None:
+        """What was to be sent was sent, and the client told so."""
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self._gone()
+        self._gateway.disconnected(self)
+
+    def _gone(self) -> None:
         self.state = State.CLOSING
         exchange, self._exchange = self._exchange, None
         if exchange is not None:
             exchange.abandon()
-        self._finish_record("client_gone" if self.record and not self.record.tunnel else None)
-        self._gateway.disconnected(self)
+        record = self.record
+        if record is not None:
+            self._finish_record(None if record.tunnel else "client_gone")
 
     def pauseProducing(self) -> None:
         """The client reads too slowly."""
@@ -158,14 +163,14 @@ class Front(Protocol):
     def stopProducing(self) -> None:
         """The transport tells of its end by `connectionLost` as well."""
 
-    # From the gateway.
+    # From the gateway: `IClientConnection`.
 
     def late(self) -> None:
         """What was waited for did not come in time."""
         if self._still_reads():
             return
         if self.state is State.CLOSING:
-            self.transport.abortConnection()  # type: ignore[union-attr]
+            self.abort()
         elif self.state is State.HEAD and not self._buffer:
             self.close()
         elif self.state is State.HEAD:
@@ -189,74 +194,83 @@ class Front(Protocol):
         before, self._unread = self._unread, unread(self.transport)
         if self._unread in (0, before):
             return False
-        self._wait(self._limits.stall_time if answering else self._limits.linger_time)
+        self._wait(self._route_limits.stall_time if answering else self._limits.linger_time)
         return True
+
+    def stopping(self) -> None:
+        """Take no further request; tunnels are told by their end."""
+        if self.idle or self.record is None or self.record.tunnel:
+            self.close()
 
     def close(self) -> None:
         """Close after what was written was sent."""
         if self.state is not State.CLOSING:
             limits = self._limits
             self._leave(limits.linger_time if self.idle else limits.stall_time)
-            self.transport.loseConnection()  # type: ignore[union-attr]
+            self.transport.loseConnection()
 
-    def abort(self) -> None:
-        """Close at once."""
-        self.transport.abortConnection()  # type: ignore[union-attr]
+    def describe(self, now: float) -> Connection:
+        """See `IClientConnection`."""
+        return self._describe(now, self.record, tunnel=self.state is State.TUNNEL)
 
-    # `IAnswerSink`: from the exchange.
+    # From the exchange: `IAnswerSink`.
+
+    def under_way(self, limits: Limits) -> None:
+        self._route_limits = limits
+        self._wait(limits.answer_time)
 
     def informational(self, head: ResponseHead) -> None:
         request = self._head
         if request is not None and request.minor == 1 and self._answer is None:
-            assert self.record is not None
-            self._wait(self._limits.answer_time)
-            self._write(
-                forward_response(
-                    head,
-                    minor=1,
-                    keep_alive=True,
-                    rechunk=False,
-                    request_id=self.record.request_id,
-                )
-            )
+            self._wait(self._route_limits.answer_time)
+            self._write(head.start + b"\r\n")
 
-    def start_answer(self, head: ResponseHead) -> None:
+    def start_answer(self, head: ResponseHead, data: bytes) -> None:
         request, record = self._head, self.record
         assert request is not None and record is not None
         self._answer = head
-        until_close = head.framing is Framing.UNTIL_CLOSE
-        self._rechunk = until_close and request.minor == 1
-        delimited = request.minor == 1 or head.framing in (Framing.NONE, Framing.LENGTH)
-        self._keep_alive = (
-            request.keep_alive
-            and delimited
-            and self.state is State.ANSWER
-            and not self._gateway.stopping
-            and self._gateway.clock.seconds() - self.since < self._limits.connection_time
-        )
+        minor = request.minor
+        now = self._now()
+        keep_alive = request.keep_alive and self.state is State.ANSWER
+        if head.framing is Framing.UNTIL_CLOSE and minor == 1:
+            self._rechunk = True
+            if data:
+                data = b"%x\r\n%b\r\n" % (len(data), data)
+        elif minor == 0 and head.framing not in (Framing.NONE, Framing.LENGTH):
+            keep_alive = False
+        if keep_alive and (
+            self._gateway.stopping or now - self.since >= self._limits.connection_time
+        ):
+            keep_alive = False
+        self._keep_alive = keep_alive
         record.status = head.status
-        self._progress()
-        self._write(
-            forward_response(
-                head,
-                minor=request.minor,
-                keep_alive=self._keep_alive,
-                rechunk=self._rechunk,
-                request_id=record.request_id,
-            )
-        )
+        self.deadline = now + self._route_limits.stall_time
+        if head.request_id is None:
+            end = b"X-Request-ID: %b\r\n" % record.request_id.encode()
+            end += answer_end(head, minor=minor, keep_alive=keep_alive, rechunk=self._rechunk)
+        else:
+            end = answer_end(head, minor=minor, keep_alive=keep_alive, rechunk=self._rechunk)
+        wire = head.start + end + data
+        self.bytes_out += len(wire)
+        self.transport.write(wire)
 
     def answer_data(self, data: bytes) -> None:
         self._progress()
-        self._write(b"%x\r\n%b\r\n" % (len(data), data) if self._rechunk else data)
+        if self._rechunk:
+            data = b"%x\r\n%b\r\n" % (len(data), data)
+        self.bytes_out += len(data)
+        self.transport.write(data)
 
     def finish_answer(self) -> None:
-        self._exchange = None
+        exchange, self._exchange = self._exchange, None
+        record = self.record
+        if record is not None and exchange is not None:
+            record.upstream_seconds = exchange.upstream_seconds
         if self._rechunk:
             self._write(b"0\r\n\r\n")
         self._finish_record(None)
         if self.state is State.BODY:
-            self._linger(self._limits.stall_time)
+            self._linger(self._route_limits.stall_time)
         elif self._keep_alive and not self._gateway.stopping:
             self._next()
         else:
@@ -283,15 +297,18 @@ class Front(Protocol):
             and not rejection.close
             and not self._gateway.stopping
         )
-        if self.record is None:
-            self.record = self._gateway.record(self, None, request_id_of(None))
-        self.record.status = rejection.status
-        accept = head.values(b"accept") if head is not None else []
+        record = self.record
+        if record is None:
+            begun = self.consumed if self._buffer else self._begun
+            self._buffer = b""
+            record = self.record = self._gateway.record(self, None, None)
+            record.bytes_in = -begun
+        record.status = rejection.status
         self._write(
             problem_answer(
                 rejection,
-                request_id=self.record.request_id,
-                accept=b",".join(accept),
+                request_id=record.request_id,
+                accept=b",".join(head.values(b"accept")) if head is not None else b"",
                 keep_alive=keep,
                 head_only=head is not None and head.method == b"HEAD",
             )
@@ -303,22 +320,24 @@ class Front(Protocol):
             self._linger(self._limits.linger_time)
 
     def switch(self, head: ResponseHead) -> None:
-        record = self.record
-        assert record is not None and self._exchange is not None
+        record, exchange = self.record, self._exchange
+        assert record is not None and exchange is not None
         record.status = 101
         record.tunnel = True
+        record.upstream_seconds = exchange.upstream_seconds
         self.state = State.TUNNEL
-        self._wait(self._limits.tunnel_time)
-        self._write(
-            forward_response(
-                head, minor=1, keep_alive=True, rechunk=False, request_id=record.request_id
-            )
-        )
+        self._progress()
+        self._write(head.start + b"\r\n")
         early, self._buffer = self._buffer, b""
         self._ahead_paused = False
         self._set_reading()
         if early:
-            self._exchange.tunnel_data(early)
+            exchange.tunnel_data(early)
+
+    def tunnel_end(self) -> None:
+        self._half_closed = True
+        self._progress()
+        self.transport.loseWriteConnection()
 
     def close_tunnel(self) -> None:
         self._exchange = None
@@ -330,10 +349,12 @@ class Front(Protocol):
         self._set_reading()
 
     def resume_body(self) -> None:
+        if not self._body_paused:
+            return
         self._body_paused = False
         if self.state is not State.CLOSING:
             if self._answer is None and self.state is not State.TUNNEL:
-                self._wait(self._limits.answer_time)
+                self._wait(self._route_limits.answer_time)
             else:
                 self._progress()
             self._set_reading()
@@ -355,38 +376,49 @@ class Front(Protocol):
 
     def _read_head(self) -> bool:
         buffer = self._buffer
+        end = buffer.find(b"\r\n\r\n") + 4
         # RFC 9112 section 2.2: one empty line before a request is ignored.
         start = 2 if buffer.startswith(b"\r\n") else 0
-        end = buffer.find(b"\r\n\r\n", start)
-        if end < 0:
+        if start and end == 4:
+            end = buffer.find(b"\r\n\r\n", start) + 4
+        if end < 4:
             self._check_partial(buffer)
             return False
-        if end + 4 - start > self._limits.head:
+        if end - start > self._limits.head:
             raise self._too_long(buffer)
-        begun = self.consumed
-        self._buffer = buffer[end + 4 :]
-        head = parse_request_head(buffer[start : end + 4], self._limits)
+        gateway = self._gateway
+        begun = self._begun = self.bytes_in - len(buffer)
+        self._buffer = rest = buffer[end:]
+        request = gateway.heads.request(buffer[start:end])
+        head = request.head
         self.requests += 1
         self._head = head
         self._answer = None
         self._rechunk = False
         self.raw_chunks = head.minor == 1
-        self.record = self._gateway.record(self, head, request_id_of(head))
-        self.record.bytes_in = -begun
-        self.state = State.BODY if head.has_body else State.ANSWER
-        self._body = follower(head.framing, head.length, raw=True, limit=self._limits.body)
-        self._wait(self._limits.answer_time)
+        record = self.record = gateway.record(self, request, request.request_id)
+        record.bytes_in = -begun
+        self.deadline = record.started + self._limits.answer_time
+        if head.has_body:
+            self.state = State.BODY
+            self._body = follower(head.framing, head.length, raw=True)
+        else:
+            self.state = State.ANSWER
         try:
-            exchange = self._gateway.exchange(self, head, self.record)
+            exchange = self._exchange = gateway.exchange(self, self, request, record)
         except Rejection as rejection:
             self.refuse(rejection)
             return True
-        self._exchange = exchange
         exchange.start()
-        if self.state is State.BODY and self._buffer:
-            data, self._buffer = self._buffer, b""
-            self._read_body(data)
+        if rest and self.state is State.BODY:
+            self._buffer = b""
+            self._read_body(rest)
         return True
+
+    def _bound_read_ahead(self) -> None:
+        if len(self._buffer) > _READ_AHEAD:
+            self._ahead_paused = True
+            self._set_reading()
 
     def _check_partial(self, buffer: bytes) -> None:
         if has_lone_lf(buffer):
@@ -413,6 +445,7 @@ class Front(Protocol):
         assert body is not None
         if exchange is None:
             return
+        body.limit = exchange.limits.body
         try:
             passed = body.feed(data)
         except Malformed as error:
@@ -423,7 +456,7 @@ class Front(Protocol):
             self.state = State.ANSWER
             self._buffer = body.rest
             if self._answer is None:
-                self._wait(self._limits.answer_time)
+                self._wait(exchange.limits.answer_time)
         exchange.body_data(passed, last=body.done)
 
     def _discard_body(self) -> None:
@@ -441,9 +474,11 @@ class Front(Protocol):
     def _next(self) -> None:
         self.state = State.HEAD
         self._head = self._body = self._answer = None
-        self._body_paused = self._ahead_paused = False
-        self._wait(self._limits.head_time if self._buffer else self._limits.idle_time)
-        self._set_reading()
+        limits = self._route_limits = self._limits
+        self._wait(limits.head_time if self._buffer else limits.idle_time)
+        if self._body_paused or self._ahead_paused:
+            self._body_paused = self._ahead_paused = False
+            self._set_reading()
         if self._buffer and self._writable:
             self._read_heads()
 
@@ -454,42 +489,42 @@ class Front(Protocol):
             exchange.abandon()
         self._finish_record(reason)
         self.state = State.CLOSING
-        self.transport.abortConnection()  # type: ignore[union-attr]
+        self.abort()
 
     def _linger(self, patience: float) -> None:
         """Let the client read the answer although it still sends (RFC 9112 section 9.6)."""
-        transport: Any = self.transport
         self._leave(patience)
         self._body_paused = self._ahead_paused = False
         self._set_reading()
         if self.secure:
-            transport.loseConnection()
+            self.transport.loseConnection()
         else:
-            transport.loseWriteConnection()
+            self.transport.loseWriteConnection()
 
     def _leave(self, patience: float) -> None:
         self.state = State.CLOSING
         self._buffer = b""
         self._wait(patience)
-        self.transport.unregisterProducer()  # type: ignore[union-attr]
+        self.transport.unregisterProducer()
 
     def _set_reading(self) -> None:
-        transport: Any = self.transport
         if self._body_paused or self._ahead_paused:
-            transport.pauseProducing()
+            self.transport.pauseProducing()
         else:
-            transport.resumeProducing()
+            self.transport.resumeProducing()
 
     def _progress(self) -> None:
-        tunnel = self.state is State.TUNNEL
-        self._wait(self._limits.tunnel_time if tunnel else self._limits.stall_time)
-
-    def _wait(self, seconds: float) -> None:
-        self.deadline = self._gateway.clock.seconds() + seconds
+        limits = self._route_limits
+        if self.state is not State.TUNNEL:
+            self.deadline = self._now() + limits.stall_time
+        elif self._half_closed:
+            self.deadline = self._now() + limits.half_closed_time
+        else:
+            self.deadline = self._now() + limits.tunnel_time
 
     def _write(self, data: bytes) -> None:
         self.bytes_out += len(data)
-        self.transport.write(data)  # type: ignore[union-attr]
+        self.transport.write(data)
 
     def _finish_record(self, reason: str | None) -> None:
         record, self.record = self.record, None

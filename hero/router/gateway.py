@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 from twisted.internet.defer import Deferred
@@ -14,13 +15,14 @@ from hero.router.access_log import AccessLog, Record
 from hero.router.door import Door
 from hero.router.errors import Rejection
 from hero.router.exchange import Exchange
-from hero.router.forwarding import Client, forward_request
 from hero.router.front import Front
-from hero.router.head import RequestHead
+from hero.router.heads import Heads
+from hero.router.ids import IdSource
 from hero.router.limits import Limits
 from hero.router.metrics import RouterMetrics
+from hero.router.request import Request
 from hero.router.routes import RouteTable
-from hero.router.target import Target, no_route, origin_form, split_target
+from hero.router.target import Target, no_route
 
 #: How often deadlines are looked at, in seconds.
 _TICK = 1.0
@@ -41,15 +43,21 @@ class Gateway:
         limits: Limits,
         metrics: RouterMetrics,
         access_log: AccessLog,
+        heads: Heads | None = None,
     ) -> None:
         self.clock = clock
         self.limits = limits
+        self.heads = heads or Heads(limits)
         self.routes = routes
         self.metrics = metrics
         self.stopping = False
         self._door = door
         self._access_log = access_log
-        self._fronts: dict[int, Front] = {}
+        self._now = clock.seconds
+        self._ids = IdSource()
+        self._connections: dict[int, Any] = {}
+        self._by_address: Counter[str] = Counter()
+        self._handshakes = 0
         self._count = 0
         self._drained: Deferred[None] | None = None
         metrics.watch_routes(routes.count)
@@ -57,9 +65,9 @@ class Gateway:
         self._ticking.clock = clock
 
     @property
-    def fronts(self) -> list[Front]:
-        """The connections, oldest first."""
-        return list(self._fronts.values())
+    def connections(self) -> list[Any]:
+        """The clients' connections, each an `IClientConnection`, oldest first."""
+        return list(self._connections.values())
 
     def start(self) -> None:
         """Begin to watch over deadlines."""
@@ -69,10 +77,9 @@ class Gateway:
     async def stop(self) -> None:
         """Let requests under way finish, for as long as the limits allow, then close."""
         self.stopping = True
-        for front in self.fronts:
-            if front.idle or front.record is None or front.record.tunnel:
-                front.close()
-        if self._fronts:
+        for connection in self.connections:
+            connection.stopping()
+        if self._connections:
             self._drained = Deferred()
             timer = self.clock.callLater(self.limits.stop_time, self._cut)
             await self._drained
@@ -81,104 +88,110 @@ class Gateway:
         if self._ticking.running:
             self._ticking.stop()
 
-    def front(self, *, secure: bool) -> Front | None:
-        """A protocol for a new connection; None where there are too many."""
-        if self.stopping or len(self._fronts) >= self.limits.connections:
-            self.metrics.rejected("too_many_connections")
-            return None
+    def admit(self, address: str) -> str | None:
+        """Why another connection from *address* is not accepted; None if it is."""
+        limits = self.limits
+        if self.stopping or len(self._connections) >= limits.connections:
+            return "too_many_connections"
+        if self._by_address[address] >= limits.address_connections:
+            return "too_many_from_address"
+        return None
+
+    def next_number(self) -> int:
+        """A number for a new connection."""
         self._count += 1
-        return Front(self, self._count, secure=secure)
+        return self._count
 
-    # What a `Front` tells.
+    # What an `IClientConnection` tells.
 
-    def connected(self, front: Front) -> None:
-        self._fronts[front.number] = front
+    def connected(self, connection: Any) -> None:
+        self._connections[connection.number] = connection
+        self._by_address[connection.peer] += 1
         self.metrics.connected()
 
-    def disconnected(self, front: Front) -> None:
-        if self._fronts.pop(front.number, None) is not None:
-            self.metrics.disconnected()
+    def disconnected(self, connection: Any) -> None:
+        if self._connections.pop(connection.number, None) is None:
+            return
+        self.metrics.disconnected()
+        address = connection.peer
+        self._by_address[address] -= 1
+        if not self._by_address[address]:
+            del self._by_address[address]
         drained = self._drained
-        if drained is not None and not self._fronts:
+        if drained is not None and not self._connections:
             self._drained = None
             drained.callback(None)
 
-    def record(self, front: Front, head: RequestHead | None, request_id: str) -> Record:
+    def record(self, connection: Any, request: Request | None, request_id: str | None) -> Record:
         """Begin the log record of a request, or of what should have been one."""
-        record = Record(
-            started=self.clock.seconds(),
-            request_id=request_id,
-            peer=front.peer,
-            bytes_in=-front.consumed,
-            bytes_out=-front.bytes_out,
+        return Record(
+            self._now(),
+            request_id or self._ids.take(16),
+            connection.peer,
+            request.method if request is not None else "-",
+            request.path if request is not None else "-",
+            protocol=connection.protocol,
+            bytes_out=-connection.bytes_out,
         )
-        if head is not None:
-            record.method = head.method[:32].decode("ascii")
-            record.path = head.target.partition(b"?")[0][:1024].decode("ascii")
-        return record
 
-    def exchange(self, front: Front, head: RequestHead, record: Record) -> Exchange:
-        """The exchange that answers *head*. Raises `Rejection`."""
-        if head.method == b"CONNECT":
-            raise Rejection(501, "no_connect", "CONNECT is not offered here", close=True)
-        if head.method == b"TRACE":
-            raise Rejection(405, "no_trace", "TRACE is not offered here", close=True)
-        origin = origin_form(head.target, head.host)
-        if origin.partition(b"?")[0] == b"/":
-            self._welcome(head)
-        target = split_target(origin)
+    def exchange(self, connection: Any, sink: Any, request: Request, record: Record) -> Exchange:
+        """The exchange that answers *request* to *sink*. Raises `Rejection`."""
+        target = request.target
+        if target is None:
+            raise self._refusal(request)
         route = self.routes.lookup(target.service, target.socket)
         if route is None:
-            raise no_route(origin.partition(b"?")[0])
+            raise no_route(target.prefix.encode() + target.path)
         record.route = target.prefix
-        door = self._door
-        caller, dropped = door.identify(front.transport, front.secure, head, target)
-        record.user = front.user = caller.user
-        if target.bare and head.method in (b"GET", b"HEAD"):
+        caller = self._door.identify(connection, request, target)
+        fields = connection.caller_fields(caller)
+        record.user = caller.user
+        if target.bare and request.head.method in (b"GET", b"HEAD"):
             raise _add_slash(target)
-        wire = forward_request(
-            head,
-            target,
-            caller=caller,
-            client=Client(address=front.peer, scheme="https" if front.secure else "http"),
-            request_id=record.request_id,
-            drop=dropped,
-        )
-        return route.forward(front, head, wire, lambda: door.admit(caller, route.access, target))
+        wire = request.wire + fields + self._ids.fields(record.request_id, request.trace)
+        admit = self._door.admission(caller, route, target)
+        return Exchange(route, sink, request.head, wire, request.upgrade, admit)
 
-    def finished(self, front: Front, record: Record, reason: str | None) -> None:
+    def finished(self, connection: Any, record: Record, reason: str | None) -> None:
         """*record*'s request was answered, or ended for *reason*."""
         record.reason = reason
-        record.bytes_in += front.consumed
-        record.bytes_out += front.bytes_out
-        seconds = self.clock.seconds() - record.started
+        record.bytes_in += connection.consumed
+        record.bytes_out += connection.bytes_out
+        seconds = self._now() - record.started
         self.metrics.finished(record, seconds)
         self._access_log.write(record, seconds)
 
-    def _welcome(self, head: RequestHead) -> None:
-        """A browser that names only the host is sent to the web console, where there is one."""
-        if head.method in (b"GET", b"HEAD") and self.routes.lookup(*_WEB_CONSOLE) is not None:
+    def _refusal(self, request: Request) -> Rejection:
+        """Why *request* has no target; a browser that names only the host sees the console."""
+        head = request.head
+        if (
+            request.path == "/"
+            and head.method in (b"GET", b"HEAD")
+            and self.routes.lookup(*_WEB_CONSOLE) is not None
+        ):
             location = "/{}/{}/".format(*_WEB_CONSOLE).encode()
-            raise Rejection(
+            return Rejection(
                 302, "moved", "the web console is elsewhere", headers={b"Location": location}
             )
-        raise no_route(b"/")
+        assert request.refusal is not None
+        return request.refusal.with_traceback(None)
 
     def _tick(self) -> None:
         """One connection that goes wrong must not keep the others from their deadlines."""
-        now = self.clock.seconds()
-        for front in self.fronts:
-            if front.deadline <= now:
+        now = self._now()
+        for connection in self.connections:
+            if connection.deadline <= now:
                 try:
-                    front.late()
+                    connection.late()
                 except Exception:
-                    _log.failure("connection {number} missed its deadline", number=front.number)
-                    front.abort()
+                    number = connection.number
+                    _log.failure("connection {number} missed its deadline", number=number)
+                    connection.abort()
         self.routes.tend()
 
     def _cut(self) -> None:
-        for front in self.fronts:
-            front.abort()
+        for connection in self.connections:
+            connection.abort()
 
 
 class GatewayFactory(Factory):
@@ -192,7 +205,12 @@ class GatewayFactory(Factory):
 
     def buildProtocol(self, addr: IAddress | None) -> Front | None:
         """See `IProtocolFactory`."""
-        return self._gateway.front(secure=self._secure)
+        gateway = self._gateway
+        reason = gateway.admit(str(getattr(addr, "host", "local")))
+        if reason is not None:
+            gateway.metrics.rejected(reason)
+            return None
+        return Front(gateway, gateway.next_number(), secure=self._secure)
 
 
 def _add_slash(target: Target) -> Rejection:

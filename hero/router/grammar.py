@@ -7,6 +7,7 @@ repair.
 from __future__ import annotations
 
 import re
+from typing import NoReturn
 
 #: RFC 9110 section 5.6.2: token = 1*tchar
 TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
@@ -17,7 +18,8 @@ _VALUE = rb"[\t\x20-\x7e\x80-\xff]*"
 #: RFC 9112 section 5: field-line = field-name ":" OWS field-value OWS, each ended by CRLF. A line
 #: that starts with white space (obs-fold, section 5.2) or has white space before the colon
 #: (section 5.1) does not match.
-_FIELD_LINES = re.compile(rb"(?:" + TOKEN + rb":" + _VALUE + rb"\r\n)*+")
+FIELD_LINES = rb"(?:" + TOKEN + rb":" + _VALUE + rb"\r\n)*+"
+_FIELD_LINES = re.compile(FIELD_LINES)
 _FIELD = re.compile(rb"([^:]+):([^\r]*)\r\n")
 _TOKEN = re.compile(TOKEN)
 _LONE_LF = re.compile(rb"(?<!\r)\n")
@@ -37,31 +39,42 @@ class Malformed(ValueError):
 
 def parse_fields(block: bytes, *, max_fields: int, max_line: int) -> list[Field]:
     """The field lines of *block*, each of which ends in CRLF. Raises `Malformed`."""
-    matched = _FIELD_LINES.match(block)
-    if matched is None or matched.end() != len(block):
-        raise _explain(block[matched.end() if matched else 0 :])
-    fields = [(n.lower(), n, value.strip(b" \t")) for n, value in _FIELD.findall(block)]
-    if len(fields) > max_fields:
+    if _FIELD_LINES.fullmatch(block) is None:
+        explain(block)
+    check_fields(block, max_fields=max_fields, max_line=max_line)
+    return split_fields(block)
+
+
+def split_fields(block: bytes) -> list[Field]:
+    """The fields of *block*, which follows the grammar."""
+    return [(n.lower(), n, value.strip(b" \t")) for n, value in _FIELD.findall(block)]
+
+
+def check_fields(block: bytes, *, max_fields: int, max_line: int) -> None:
+    """Raise `Malformed` where the field lines of *block* are too many or too long."""
+    if block.count(b"\n") > max_fields:
         raise Malformed("too_many_fields", f"more than {max_fields} header fields")
-    if len(block) > max_line and any(len(n) + len(v) > max_line for _, n, v in fields):
+    if len(block) > max_line and any(len(n) + len(v) > max_line for _, n, v in split_fields(block)):
         raise Malformed("field_too_long", f"a header field is longer than {max_line} bytes")
-    return fields
 
 
-def _explain(rest: bytes) -> Malformed:
+def explain(block: bytes) -> NoReturn:
+    """Raise the `Malformed` that says what is wrong with the field lines of *block*."""
+    matched = _FIELD_LINES.match(block)
+    rest = block[matched.end() if matched else 0 :]
     line = rest.partition(b"\n")[0]
     if line[:1] in b" \t":
-        return Malformed("obs_fold", "a header field is continued on a second line")
+        raise Malformed("obs_fold", "a header field is continued on a second line")
     name, colon, value = line.partition(b":")
     if not colon:
-        return Malformed("bad_field", "a header line has no colon")
+        raise Malformed("bad_field", "a header line has no colon")
     if name[-1:] in b" \t" and name:
-        return Malformed("bad_field", "white space between a field name and its colon")
+        raise Malformed("bad_field", "white space between a field name and its colon")
     if not _TOKEN.fullmatch(name):
-        return Malformed("bad_field", "a field name is not a token")
+        raise Malformed("bad_field", "a field name is not a token")
     if b"\r" in value[:-1] or not value.endswith(b"\r"):
-        return Malformed("bad_line_end", "a line ends in a bare CR or LF")
-    return Malformed("bad_field", "a field value holds a control character")
+        raise Malformed("bad_line_end", "a line ends in a bare CR or LF")
+    raise Malformed("bad_field", "a field value holds a control character")
 
 
 def has_lone_lf(data: bytes) -> bool:

@@ -15,7 +15,8 @@ from hero.errors import Timeout
 from hero.router.errors import BadAnswer
 from hero.router.head import ResponseHead
 from hero.router.limits import Limits
-from hero.router.upstream import UpstreamConnection, UpstreamPool
+from hero.router.pool import UpstreamPool
+from hero.router.upstream import UpstreamConnection
 
 _Line = Annotated[str, Meta(max_length=512)]
 
@@ -94,11 +95,15 @@ class _Fetch:
     def informational(self, head: ResponseHead) -> None:
         """Nothing to pass on."""
 
+    def service_ended(self) -> None:
+        """It never becomes a tunnel."""
+
     def switched(self, head: ResponseHead) -> None:
         raise BadAnswer("it switches to a protocol that nobody asked for")
 
-    def answer_started(self, head: ResponseHead) -> None:
+    def answer_started(self, head: ResponseHead, data: bytes) -> None:
         self._status = head.status
+        self.answer_data(data)
 
     def answer_data(self, data: bytes) -> None:
         self._body += data

@@ -18,15 +18,19 @@ from hero.errors import Timeout
 from hero.identity.claims import Caller
 from hero.router.errors import BadAnswer, Rejection
 from hero.router.exchange import Exchange
-from hero.router.forwarding import Client, forward_request, request_id_of
-from hero.router.head import Framing, RequestHead
-from hero.router.interfaces import IAnswerSink
+from hero.router.forwarding import caller_fields, request_start
+from hero.router.head import RequestHead, parse_request_head
+from hero.router.heads import Heads
+from hero.router.ids import IdSource
 from hero.router.limits import Limits
 from hero.router.manifest import Manifest, fetch_manifest
 from hero.router.model import Route, RouteState
+from hero.router.pool import UpstreamPool
 from hero.router.site_sink import SiteSink
 from hero.router.target import Target
-from hero.router.upstream import UpstreamPool
+
+_FRAMED_HERE = (b"content-length", b"transfer-encoding", b"expect", b"upgrade", b"connection")
+_ids = IdSource()
 
 
 @implementer(IResource)
@@ -49,6 +53,7 @@ class ReverseProxyResource:
     path: Path
     default_access: str = "cluster"
     limits: Limits = attrs.field(factory=Limits)
+    heads: Heads | None = None
     identify: Callable[[Request], Caller] = attrs.field(default=lambda _: Caller.anonymous())
     discovered_at: datetime = attrs.field(factory=lambda: datetime.now(UTC))
 
@@ -72,7 +77,8 @@ class ReverseProxyResource:
         endpoint = UNIXClientEndpoint(
             self.reactor, str(self.path), timeout=self.limits.connect_time
         )
-        self.pool = UpstreamPool(self.reactor, endpoint, self.limits)
+        heads = self.heads or Heads(self.limits)
+        self.pool = UpstreamPool(self.reactor, endpoint, self.limits, heads)
         self.access = "cluster"
 
     @classmethod
@@ -88,20 +94,6 @@ class ReverseProxyResource:
     def listening(self) -> bool:
         """Whether somebody listens on the socket, as far as `when_known` found out."""
         return self._known
-
-    def forward(
-        self,
-        sink: IAnswerSink,
-        head: RequestHead,
-        wire: bytes,
-        admit: Callable[[], None],
-    ) -> Exchange:
-        """Send *wire*, the rewritten *head*, to the service; the answer goes to *sink*.
-
-        Call ``start()`` on what is returned. *admit* is called once `access` is known, and raises
-        `Rejection` for a caller who may not pass.
-        """
-        return Exchange(self, sink, head, wire, admit)
 
     def when_known(self, callback: Callable[[], None]) -> None:
         """Call *callback* when the manifest has been read, or could not be."""
@@ -158,16 +150,6 @@ class ReverseProxyResource:
         self.reason = "nobody listens on the socket"
         self._known = False
 
-    def check_capacity(self) -> None:
-        """Raise `Rejection` where too many requests are under way."""
-        if self.active > self.limits.route_requests:
-            raise Rejection(
-                503,
-                "upstream_busy",
-                f"{self.limits.route_requests} requests to this service are under way already",
-                headers={b"Retry-After": b"1"},
-            )
-
     def describe(self) -> Route:
         """The route as the management API shows it."""
         manifest = self.manifest
@@ -195,7 +177,13 @@ class ReverseProxyResource:
 
     def render(self, request: Request) -> int:
         """`IResource`: forward *request*, whose body twisted.web has read already."""
-        head = head_of(request)
+        request_id = _ids.take(16)
+        sink = SiteSink(self.reactor, request, self.limits, request_id)
+        try:
+            head = head_of(request, self.limits)
+        except Rejection as rejection:
+            sink.refuse(rejection)
+            return NOT_DONE_YET
         # What is below the prefix is passed on as it came, not as twisted.web unquoted it.
         path, question, query = head.target.partition(b"?")
         below = path.split(b"/")[len(request.prepath or []) + 1 :]
@@ -203,45 +191,38 @@ class ReverseProxyResource:
         target = Target(
             service=self.service, socket=self.socket, path=rest, rest=rest + question + query
         )
-        peer = getattr(request.getClientAddress(), "host", "unknown")
-        request_id = request_id_of(head)
-        wire = forward_request(
-            head,
-            target,
-            caller=self.identify(request),
-            client=Client(address=peer, scheme="https" if request.isSecure() else "http"),
-            request_id=request_id,
+        caller = self.identify(request)
+        wire = (
+            request_start(head, target, None, traced=False, token=None)
+            + caller_fields(
+                caller,
+                address=getattr(request.getClientAddress(), "host", "unknown"),
+                scheme="https" if request.isSecure() else "http",
+            )
+            + _ids.fields(request_id, None)
         )
-        sink = SiteSink(self.reactor, request, self.limits, request_id)
-        sink.run(self.forward(sink, head, wire, lambda: None))
+        sink.run(Exchange(self, sink, head, wire, None, None))
         return NOT_DONE_YET
 
 
-def head_of(request: Request) -> RequestHead:
-    """The head of a request that twisted.web parsed; its body has a length in any case."""
+def head_of(request: Request, limits: Limits) -> RequestHead:
+    """The head of a request that twisted.web parsed; its body has a length in any case.
+
+    Raises `Rejection` for one that twisted.web accepts and we do not.
+    """
     content = request.content
     assert content is not None
     length = content.seek(0, 2)
     content.seek(0)
-    drop = (b"content-length", b"transfer-encoding", b"expect", b"upgrade", b"connection")
-    fields = [
-        (name.lower(), name, value)
+    lines = [b"%b %b HTTP/1.1" % (request.method, request.uri)]
+    lines += [
+        b"%b: %b" % (name, value)
         for name, values in request.requestHeaders.getAllRawHeaders()
         for value in values
-        if name.lower() not in drop
+        if name.lower() not in _FRAMED_HERE
     ]
     if length:
-        fields.append((b"content-length", b"Content-Length", b"%d" % length))
-    hosts = request.requestHeaders.getRawHeaders(b"host") or []
-    return RequestHead(
-        method=request.method,
-        target=request.uri,
-        minor=1 if request.clientproto == b"HTTP/1.1" else 0,
-        fields=fields,
-        host=hosts[0] if hosts else None,
-        framing=Framing.LENGTH if length else Framing.NONE,
-        length=length,
-        options=frozenset(),
-        upgrade=None,
-        expects_continue=False,
-    )
+        lines.append(b"Content-Length: %d" % length)
+    if not request.requestHeaders.hasHeader(b"host"):
+        lines.append(b"Host: hero")
+    return parse_request_head(b"\r\n".join(lines) + b"\r\n\r\n", limits)

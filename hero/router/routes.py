@@ -94,7 +94,7 @@ class RouteTable:
     def tend(self) -> None:
         """Close connections that nobody uses; ask again those who did not answer."""
         for route in self:
-            route.pool.reap()
+            route.pool.tend()
 
     def probe(self) -> None:
         """See whether somebody listens now where nobody did, or tells now what nobody told."""

@@ -16,10 +16,9 @@ from twisted.internet.interfaces import IListeningPort, IOpenSSLServerConnection
 from twisted.logger import Logger
 
 from hero.errors import NotFound
-from hero.router.front import Front, State
 from hero.router.gateway import Gateway, GatewayFactory
 from hero.router.listening import Listener
-from hero.router.model import Connection, ConnectionPage, Route, RoutePage, RouterStats
+from hero.router.model import ConnectionPage, Route, RoutePage, RouterStats
 from hero.router.tls_listener import over_tls
 from hero.rpc.declare import Call
 
@@ -113,14 +112,14 @@ class RouterApi:
 
     async def list_connections(self, call: Call) -> ConnectionPage:
         now = self._gateway.clock.seconds()
-        return ConnectionPage(items=[_describe(front, now) for front in self._gateway.fronts])
+        return ConnectionPage(items=[c.describe(now) for c in self._gateway.connections])
 
     async def stats(self, call: Call) -> RouterStats:
         metrics = self._gateway.metrics
         return RouterStats(
             started_at=self._started_at,
             listening=list(self._listening.urls),
-            connections=len(self._gateway.fronts),
+            connections=len(self._gateway.connections),
             connections_total=metrics.connections_total,
             requests=metrics.requests,
             responses=dict(metrics.responses),
@@ -129,22 +128,6 @@ class RouterApi:
             bytes_out=metrics.bytes_out,
             routes=len(self._gateway.routes),
         )
-
-
-def _describe(front: Front, now: float) -> Connection:
-    record = front.record
-    since = datetime.now(UTC).timestamp() - (now - front.since)
-    return Connection(
-        id=front.number,
-        peer=front.peer,
-        user=front.user,
-        since=datetime.fromtimestamp(since, UTC),
-        requests=front.requests,
-        bytes_in=front.bytes_in,
-        bytes_out=front.bytes_out,
-        request=f"{record.method} {record.path}" if record is not None else None,
-        tunnel=front.state is State.TUNNEL,
-    )
 
 
 def _url(port: IListeningPort, scheme: str) -> str:

@@ -47,15 +47,22 @@ class SiteSink:
         self._sending = True
         self.resume_body()
 
+    def under_way(self, limits: Limits) -> None:
+        self._limits = limits
+        if self._timer is not None:
+            self._timer.reset(limits.answer_time)
+
     def informational(self, head: ResponseHead) -> None:
         """`twisted.web` answers ``Expect`` by itself."""
 
-    def start_answer(self, head: ResponseHead) -> None:
+    def start_answer(self, head: ResponseHead, data: bytes) -> None:
         self._progress()
         self._request.setResponseCode(head.status, head.reason or None)
         for lower, name, value in head.fields:
             if lower not in _FRAMED_HERE and lower not in head.options:
                 self._request.responseHeaders.addRawHeader(name, value)
+        if data:
+            self._request.write(data)
 
     def answer_data(self, data: bytes) -> None:
         self._progress()
@@ -83,6 +90,9 @@ class SiteSink:
         self._request.finish()
 
     def switch(self, head: ResponseHead) -> None:
+        raise AssertionError("an Upgrade is never forwarded from a Site")
+
+    def tunnel_end(self) -> None:
         raise AssertionError("an Upgrade is never forwarded from a Site")
 
     def close_tunnel(self) -> None:

@@ -26,6 +26,7 @@ from hero.router.api import RouterService
 from hero.router.discovery import Discovery, Found
 from hero.router.door import Door
 from hero.router.gateway import Gateway
+from hero.router.heads import Heads
 from hero.router.limits import Limits
 from hero.router.listening import open_listener
 from hero.router.metrics import RouterMetrics
@@ -122,9 +123,11 @@ def _assemble(reactor: Any, options: Options) -> IService:
     registry = CollectorRegistry()
     metrics = RouterMetrics(registry)
 
+    heads = Heads(limits)
+
     def make(found: Found) -> ReverseProxyResource:
         return ReverseProxyResource.for_socket(
-            reactor, found.path, default_access=options["access"], limits=limits
+            reactor, found.path, default_access=options["access"], limits=limits, heads=heads
         )
 
     routes = RouteTable(make, soon=lambda work: reactor.callLater(0, work))
@@ -138,6 +141,7 @@ def _assemble(reactor: Any, options: Options) -> IService:
         routes,
         door,
         limits=limits,
+        heads=heads,
         metrics=metrics,
         access_log=AccessLog(JsonLines(_access_log_file(options, paths))),
     )

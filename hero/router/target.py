@@ -35,14 +35,16 @@ class Target:
     path: bytes
     rest: bytes
     bare: bool = False
+    prefix: str = attrs.field(init=False)
+    #: The context that the path names, as in ``/api/<context>/cloud/rpc``.
+    context: str | None = attrs.field(init=False)
 
-    @property
-    def prefix(self) -> str:
+    @prefix.default
+    def _prefix(self) -> str:
         return f"/{self.service}/{self.socket}"
 
-    @property
-    def context(self) -> str | None:
-        """The context that the path names, as in ``/api/<context>/cloud/rpc``."""
+    @context.default
+    def _context(self) -> str | None:
         matched = _CONTEXT.match(self.path)
         return matched[1].decode() if matched else None
 

@@ -114,7 +114,12 @@ class CertificateTests(RouterCase):
 
         door = Door(self.tokens, removed=self.removed, peer_identity=peer)
         identify = door.identify
-        door.identify = lambda transport, secure, *more: identify(transport, True, *more)  # type: ignore[method-assign]
+
+        def identify_as_secure(connection: Any, *more: Any) -> Any:
+            connection.secure = True
+            return identify(connection, *more)
+
+        door.identify = identify_as_secure  # type: ignore[method-assign]
         return door
 
     async def test_node_is_a_node(self) -> None:

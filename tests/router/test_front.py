@@ -14,6 +14,7 @@ from twisted.logger import globalLogPublisher
 from twisted.python.logfile import LogFile
 
 from hero.router.access_log import AccessLog, JsonLines
+from hero.router.exchange import Exchange
 from hero.router.front import State
 from hero.router.head import parse_request_head
 from hero.router.limits import Limits
@@ -422,7 +423,7 @@ class BackPressureTests(RouterCase):
         wire = await self.connect()
         wire.send(GET)
         await wire.get(b"\r\n\r\nok")
-        (front,) = self.gateway.fronts
+        (front,) = self.gateway.connections
         front.pauseProducing()
         body = b"x" * 1_000_000
         wire.send(b"POST /demo/web/ HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\n" + body)
@@ -442,8 +443,8 @@ class BackPressureTests(RouterCase):
         for _ in range(total // len(piece)):
             wire.send(piece)
         before = -1
-        while self.gateway.fronts[0].bytes_in != before or not service.connections:
-            before = self.gateway.fronts[0].bytes_in
+        while self.gateway.connections[0].bytes_in != before or not service.connections:
+            before = self.gateway.connections[0].bytes_in
             await self.pause(0.1)
         self.assertLess(before, 16 * 1024 * 1024)
 
@@ -546,9 +547,8 @@ class UpstreamTests(RouterCase):
         route = self.routes.lookup("demo", "web")
         assert route is not None
         head = parse_request_head(GET, self.limits)
-        while (idle := route.pool.reuse()) is not None:
-            idle.close()
-        exchange = route.forward(Mock(raw_chunks=True), head, GET, lambda: None)
+        route.pool.close()
+        exchange = Exchange(route, Mock(raw_chunks=True), head, GET, None, None)
         exchange.start()
         exchange.abandon()
         self.assertEqual(route.state, "up")
@@ -590,7 +590,7 @@ class DeadlineTests(RouterCase):
         for wire in wires:
             wire.send(b"GET /demo/web/ HTTP/1.1\r\n")
         await self.pause()
-        self.patch(self.gateway.fronts[0], "late", lambda: 1 / 0)
+        self.patch(self.gateway.connections[0], "late", lambda: 1 / 0)
         self.pass_time(self.limits.head_time)
         for wire in wires:
             await wire.rest()
@@ -618,7 +618,7 @@ class DeadlineTests(RouterCase):
     async def test_old_connection_ends_with_its_next_answer(self) -> None:
         self.serve(H11Service({"access": "public"}))
         wire = await self.connect()
-        (front,) = self.gateway.fronts
+        (front,) = self.gateway.connections
         front.since -= self.limits.connection_time
         wire.send(GET)
         self.assertIn(b"Connection: close\r\n", await wire.rest())
@@ -662,7 +662,7 @@ class DeadlineTests(RouterCase):
         wire.transport.pauseProducing()
         wire.send(POST_CHUNKED + b"3\r\nabc\r\n")
         await self.pause()
-        (front,) = self.gateway.fronts
+        (front,) = self.gateway.connections
         while front.state is not State.CLOSING:
             await self.pause(0.005)
         self.pass_time(self.limits.linger_time)
@@ -731,9 +731,9 @@ class UpgradeTests(RouterCase):
         wire.send(self.ASK)
         await wire.get(b"early")
         wire.transport.loseConnection()
-        while service.connections[-1].connected_:
+        while service.connections[-1].connected_ or self.gateway.connections:
             await self.pause(0.005)
-        self.assertTrue(self.log[0]["status"], 101)
+        self.assertEqual(self.log[0]["status"], 101)
 
     async def test_tunnel_lives_on_when_its_route_goes(self) -> None:
         port = self.serve(self._tunnel())
@@ -771,7 +771,7 @@ class UpgradeTests(RouterCase):
         wire = await self.connect()
         wire.send(self.ASK)
         await wire.get(b"early")
-        (front,) = self.gateway.fronts
+        (front,) = self.gateway.connections
         front.pause_body()
         front.resume_body()
         left = front.deadline - self.clock.seconds()

@@ -13,12 +13,14 @@ from twisted.trial.unittest import SynchronousTestCase
 from hero.identity.claims import Caller
 from hero.router.body import ChunkedBody, LengthBody
 from hero.router.errors import BadMessage, Rejection
-from hero.router.forwarding import Client, forward_request
+from hero.router.forwarding import caller_fields
 from hero.router.grammar import Malformed
 from hero.router.head import Framing, RequestHead, parse_request_head, parse_response_head
+from hero.router.ids import IdSource
 from hero.router.limits import Limits
 from hero.router.problem import prefers_html
-from hero.router.target import Target, origin_form, split_target
+from hero.router.request import read_request
+from hero.router.target import Target
 
 LIMITS = Limits()
 
@@ -33,16 +35,12 @@ bodies = st.binary(max_size=40)
 
 def forward(wire: bytes) -> tuple[RequestHead, Target, bytes]:
     """What goes to the service for a request head."""
-    head = parse_request_head(wire, LIMITS)
-    target = split_target(origin_form(head.target, head.host))
-    forwarded = forward_request(
-        head,
-        target,
-        caller=Caller.anonymous(),
-        client=Client(address="192.0.2.1", scheme="https"),
-        request_id="r-1",
-    )
-    return head, target, forwarded
+    request = read_request(wire, LIMITS)
+    if request.target is None:
+        assert request.refusal is not None
+        raise request.refusal
+    fields = caller_fields(Caller.anonymous(), address="192.0.2.1", scheme="https")
+    return request.head, request.target, request.wire + fields + IdSource().fields("r-1", None)
 
 
 def read_with_h11(wire: bytes) -> tuple[h11.Request, bytes]:
@@ -174,7 +172,8 @@ class ChunkedBodyTests(SynchronousTestCase):
             body.feed(wire)
 
     def test_limit_is_on_the_content(self) -> None:
-        body = ChunkedBody(raw=True, limit=4)
+        body = ChunkedBody(raw=True)
+        body.limit = 4
         body.feed(b"4\r\nabcd\r\n")
         self.assertRaises(Malformed, body.feed, b"1\r\na\r\n")
 
