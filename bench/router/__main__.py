@@ -8,6 +8,7 @@ import signal
 import sys
 from pathlib import Path
 
+from bench.router.installation import install
 from bench.router.lab import HeroSource, Lab
 from bench.router.machine import describe_machine
 from bench.router.measures.catalogue import MEASURES, chosen
@@ -44,6 +45,7 @@ def main() -> None:
     # Whoever ends the run early leaves no processes behind either.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     rounds, seconds = (1, 1.0) if arguments.quick else (arguments.rounds, arguments.seconds)
+    install()
     hero = HeroSource(tree=arguments.hero_tree.resolve(), python=arguments.hero_python.absolute())
     with Lab(hero) as lab:
         peers = peers_for(lab, _names(arguments.peers))

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import attrs
 
+from bench.router.generators.native import build
 from bench.router.processes import LOAD_CORE, NotStarted, Session
 from hero.explorer.model import TokenRecord
 from hero.identity.node import ensure_master_identity
@@ -124,6 +125,15 @@ class Lab:
         """The backend's socket *name*: `OPEN`, `CLOSED` or `TALK`."""
         return self.paths.sockets / f"{name}.sock"
 
+    @property
+    def files(self) -> Path:
+        """What the backend serves as files: `LARGE_FILE` and `MEDIUM_FILE`."""
+        return self.work / "files"
+
+    def program(self, name: str) -> Path:
+        """The generator or backend *name* that is ours, in C."""
+        return build(name, self.work)
+
     def new_directory(self, name: str) -> Path:
         """A new directory for a proxy called *name*."""
         return Path(tempfile.mkdtemp(prefix=f"{name}-", dir=self.work))
@@ -143,11 +153,10 @@ class Lab:
         return secret
 
     def _make_files(self) -> None:
-        files = self.work / "files"
-        files.mkdir()
+        self.files.mkdir()
         for name, size in ((LARGE_FILE, 10**9), (MEDIUM_FILE, 10**8)):
-            (files / name).touch()
-            os.truncate(files / name, size)
+            (self.files / name).touch()
+            os.truncate(self.files / name, size)
 
     def _start_backend(self) -> None:
         for name in (OPEN, CLOSED, TALK):
@@ -162,8 +171,9 @@ class Lab:
                 small=SMALL,
             )
         )
-        session = self.start(["nginx", "-c", str(configuration)], log="backend")
-        for name in (OPEN, CLOSED):
+        answering = self.start(["nginx", "-c", str(configuration)], log="backend")
+        talking = self.start([str(self.program("talk")), str(self.socket(TALK))], log="talk")
+        for name, session in ((OPEN, answering), (CLOSED, answering), (TALK, talking)):
             self._wait_for(self.socket(name), session)
 
     def _wait_for(self, path: Path, session: Session) -> None:

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from fnmatch import fnmatchcase
 
-from bench.router.measures import answers
+from bench.router.measures import answers, bodies, handshakes, websocket
 from bench.router.measures.measure import Measure
 
-MEASURES: tuple[Measure, ...] = (*answers.MEASURES,)
+MEASURES: tuple[Measure, ...] = (
+    *answers.MEASURES,
+    *bodies.MEASURES,
+    *handshakes.MEASURES,
+    *websocket.MEASURES,
+)
 
 
 def chosen(patterns: list[str]) -> list[Measure]:

@@ -30,11 +30,15 @@ class Hero(Peer):
         )
         return f"hero {head} on {python}"
 
+    def sockets(self, order: Order) -> Path:
+        """The directory that it serves."""
+        return order.directory / "sockets"
+
     def command(self, order: Order) -> Command:
         # A home of its own, with the identity and the tokens of the lab.
         home = order.directory / "home"
         shutil.copytree(order.lab.paths.home, home)
-        sockets = order.directory / "sockets"
+        sockets = self.sockets(order)
         for name in (OPEN, CLOSED, TALK):
             _serve(order.lab.socket(name), sockets / f"{name}.sock")
         argv = [str(self._source.python.parent / "twistd"), "-n", "--pidfile=", "hero-router"]
@@ -51,6 +55,7 @@ class HeroWithToken(Hero):
     """Requests with a bearer token, to a service that is for the cluster only."""
 
     name = "hero-token"
+    variant = True
     route = CLOSED
 
     def headers(self, lab: Lab) -> list[str]:
@@ -60,5 +65,4 @@ class HeroWithToken(Hero):
 def _serve(backend: Path, here: Path) -> None:
     """Give the socket *backend* a second name: two routers cannot serve one directory."""
     here.parent.mkdir(parents=True, exist_ok=True)
-    if backend.exists():
-        os.link(backend, here)
+    os.link(backend, here)

@@ -66,14 +66,10 @@ class Proxy:
         """Where it listens."""
         return self.order.ports.tls if tls else self.order.ports.plain
 
-    def url(self, path: str, *, tls: bool = False) -> str:
-        """The URL of *path* (without a slash) on the backend, through this proxy."""
+    def url(self, path: str, *, tls: bool = False, route: str | None = None) -> str:
+        """The URL of *path* (without a slash) on the backend's *route*, through this proxy."""
         scheme = "https" if tls else "http"
-        return f"{scheme}://127.0.0.1:{self.port(tls=tls)}{self.target(path)}"
-
-    def target(self, path: str) -> str:
-        """The request target of *path* (without a slash) on the backend."""
-        return f"/{self.peer.route}/{path}"
+        return f"{scheme}://127.0.0.1:{self.port(tls=tls)}/{route or self.peer.route}/{path}"
 
 
 class Peer(abc.ABC):
@@ -82,7 +78,10 @@ class Peer(abc.ABC):
     name: str
     #: The socket that small answers are asked of.
     route = OPEN
-    #: Whether it proxies WebSockets, and can have several processes or threads.
+    #: Whether another peer is the same proxy, so that only how requests are served can differ.
+    variant = False
+    #: Whether it passes bodies on as they come, proxies WebSockets, can have several processes.
+    streams = True
     websocket = True
     several_workers = True
 
