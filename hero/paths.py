@@ -77,8 +77,13 @@ class HeroPaths:
 
     @property
     def tokens_file(self) -> Path:
-        """Hashes of the bearer tokens that this node's router accepts."""
+        """Hashes of the cluster's bearer tokens, which this node's router accepts."""
         return self.state / "tokens.json"
+
+    @property
+    def own_tokens_file(self) -> Path:
+        """Hashes of the bearer tokens that this machine made for its own router alone."""
+        return self.home / "cfg/tokens.json"
 
     @property
     def router_socket(self) -> Path:

@@ -7,6 +7,7 @@ its socket; else this machine's compute service.
 from __future__ import annotations
 
 import contextlib
+import functools
 import socket
 import sys
 from collections.abc import AsyncIterator
@@ -40,9 +41,19 @@ class Services:
     reactor: Any
     where: str
     cluster: bool
-    compute: Any
     _urls: dict[str, str]
     _connect: Any
+
+    @functools.cached_property
+    def compute(self) -> Any:
+        """The `ComputeService` of the cluster, or of this machine. Raises `Unavailable`."""
+        url = self._urls.get("cloud")
+        if url is None:
+            raise Unavailable(
+                f"only {self.where} runs here, no compute service",
+                hint="start one with hero up, or name another machine's router with --url",
+            )
+        return self._connect(url).proxy(ComputeService)
 
     @property
     def explorer(self) -> Any:
@@ -51,7 +62,8 @@ class Services:
         if url is None:
             raise Unavailable(
                 f"this needs an explorer, and {self.where} is not one",
-                hint="run it on a master, or name one with --url https://host:port",
+                hint="run it on a master, or name one with --url https://host:port; tokens for the "
+                "router of this machine alone are made with --local",
             )
         return self._connect(url).proxy(ExplorerService)
 
@@ -89,7 +101,6 @@ async def open_services(session: Session, reactor: Any) -> AsyncIterator[Service
             reactor=reactor,
             where=where,
             cluster=cluster,
-            compute=connect(urls["cloud"]).proxy(ComputeService),
             urls=urls,
             connect=connect,
         )
@@ -113,6 +124,8 @@ def _local_urls(session: Session) -> tuple[dict[str, str], str, bool]:
             )
         urls["cloud"] = unix_url(paths.compute_socket, session.context, "cloud")
         return urls, "this machine's compute service", False
+    if answers(paths.router_socket):
+        return urls, "this machine's router", False
     raise Unavailable(
         f"no Hero service is running here (no socket answers in {paths.sockets})",
         hint="start one with hero up, or name another machine's router with --url",

@@ -12,12 +12,20 @@ from hero.cli.output import ago, moment, print_json, print_table, show
 from hero.cli.session import Session
 
 if TYPE_CHECKING:
-    from hero.explorer.model import ApiToken
+    from hero.explorer.model import ApiToken, ApiTokenPage
+    from hero.identity.own_tokens import OwnTokens
 
 
 @click.group(cls=HeroGroup)
 def token() -> None:
     """Make and revoke tokens: for machines to join, for people and scripts to use the API."""
+
+
+_local_option = click.option(
+    "--local",
+    is_flag=True,
+    help="Tokens that only this machine's router knows; for that, nothing has to run.",
+)
 
 
 @token.command()
@@ -51,18 +59,40 @@ def create(session: Session, lifetime: float) -> None:
     help="What it allows: operators and viewers are so in one --context.",
 )
 @click.option("--lifetime", type=Duration(), help="How long it is good for.  [default: for ever]")
+@_local_option
 @pass_session
-def admin(session: Session, user: str, role: str, lifetime: float | None) -> None:
+def admin(session: Session, user: str, role: str, lifetime: float | None, local: bool) -> None:
     """Make a bearer token for the API. Only the token is printed on stdout, this once."""
-    limits = {} if lifetime is None else {"lifetime": lifetime}
-    made = session.with_services(
-        lambda s: s.explorer.create_token(user=user, role=role, context=session.context, **limits)
-    )
+    context = session.context
+    if local:
+        own = _own_tokens(session)
+        made = own.create(user=user, role=role, context=context, lifetime=lifetime)
+    else:
+        limits = {} if lifetime is None else {"lifetime": lifetime}
+        made = session.with_services(
+            lambda s: s.explorer.create_token(user=user, role=role, context=context, **limits)
+        )
     if session.json:
         print_json(made)
         return
     click.echo(made.token)
-    click.echo(_how_to_use(session), err=True)
+    click.echo(_how_to_use_here(session) if local else _how_to_use(session), err=True)
+
+
+def _own_tokens(session: Session) -> OwnTokens:
+    from hero.identity.own_tokens import OwnTokens
+
+    return OwnTokens(session.paths.own_tokens_file)
+
+
+def _how_to_use_here(session: Session) -> str:
+    from hero.cli.instance import router_urls
+
+    url = next(iter(router_urls(session.paths)), "https://HOST")
+    return (
+        "It is not kept, and cannot be shown again. This machine's router accepts it at once:\n"
+        f'  curl -H "Authorization: Bearer ..." {url}/SERVICE/SOCKET/'
+    )
 
 
 def _how_to_use(session: Session) -> str:
@@ -81,10 +111,14 @@ def _how_to_use(session: Session) -> str:
 
 
 @token.command("list")
+@_local_option
 @pass_session
-def list_tokens(session: Session) -> None:
+def list_tokens(session: Session, local: bool) -> None:
     """List bearer tokens, without their secrets."""
-    page = session.with_services(lambda services: services.explorer.list_tokens())
+    if local:
+        page = _own_page(session)
+    else:
+        page = session.with_services(lambda services: services.explorer.list_tokens())
     if session.json:
         print_json(page)
         return
@@ -95,12 +129,22 @@ def list_tokens(session: Session) -> None:
     )
 
 
+def _own_page(session: Session) -> ApiTokenPage:
+    from hero.explorer.model import ApiTokenPage
+
+    return ApiTokenPage(items=_own_tokens(session).records())
+
+
 @token.command()
 @click.argument("sid")
+@_local_option
 @pass_session
-def revoke(session: Session, sid: str) -> None:
+def revoke(session: Session, sid: str, local: bool) -> None:
     """Refuse a bearer token from now on."""
-    gone = session.with_services(lambda services: services.explorer.revoke_token(sid=sid))
+    if local:
+        gone = _own_tokens(session).revoke(sid)
+    else:
+        gone = session.with_services(lambda services: services.explorer.revoke_token(sid=sid))
     show(
         session,
         gone,

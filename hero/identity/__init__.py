@@ -9,5 +9,5 @@
 - `hero.identity.join_token`, `hero.identity.pinning`: how a machine that knows one string comes to
   trust a cluster.
 - `hero.identity.tokens`, `hero.identity.revocation`: the bearer tokens that count, and the nodes
-  that no longer do.
+  that no longer do; `hero.identity.own_tokens` makes those of one machine alone.
 """

@@ -8,15 +8,19 @@ by a local process that could open the socket, and is the local administrator.
 from __future__ import annotations
 
 import enum
+import re
 from collections.abc import Iterable
 
 import attrs
 
-from hero.errors import Forbidden, Unauthenticated
+from hero.errors import Forbidden, InvalidConfiguration, Unauthenticated
 
 ANONYMOUS_USER = "anonymous"
 LOCAL_USER = "local"
 DEFAULT_CONTEXT = "root"
+
+#: The names of users and of contexts.
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 
 
 class Access(enum.StrEnum):
@@ -51,6 +55,16 @@ class Claim:
         """The claim that ``role`` or ``role@context`` stands for."""
         role, _, context = text.strip().partition("@")
         return cls(role, context or None)
+
+
+def check_name(text: str, what: str) -> str:
+    """*text*, if a user or a context can be called that, else `InvalidConfiguration` is raised."""
+    if _NAME.fullmatch(text) is None:
+        raise InvalidConfiguration(
+            f"{text!r} is no name for {what}",
+            hint="use up to 63 letters, digits, '.', '_' and '-', with a letter or digit first",
+        )
+    return text
 
 
 def format_claims(claims: Iterable[Claim]) -> str:

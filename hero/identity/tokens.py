@@ -90,5 +90,20 @@ class TokenFile:
             _log.error("no bearer tokens: {path}: {reason}", path=self._path, reason=str(error))
 
 
+class TokenFiles:
+    """The bearer tokens of several files."""
+
+    def __init__(self, *files: TokenFile) -> None:
+        self._files = files
+
+    def lookup(self, secret_text: str) -> TokenRecord | None:
+        """The token whose secret this is, from the first file that accepts it."""
+        for file in self._files:
+            record = file.lookup(secret_text)
+            if record is not None:
+                return record
+        return None
+
+
 def _encode(records: Iterable[TokenRecord]) -> bytes:
     return msgspec.json.encode(sorted(records, key=lambda record: record.sid))

@@ -19,7 +19,7 @@ from hero.identity.addresses import host_of_url
 from hero.identity.node import ensure_master_identity
 from hero.identity.revocation import RevokedNodes
 from hero.identity.tls import ServerTls, peer_identity
-from hero.identity.tokens import TokenFile
+from hero.identity.tokens import TokenFile, TokenFiles
 from hero.paths import HeroPaths
 from hero.router.access_log import AccessLog, JsonLines
 from hero.router.api import RouterService
@@ -132,7 +132,7 @@ def _assemble(reactor: Any, options: Options) -> IService:
 
     routes = RouteTable(make, soon=lambda work: reactor.callLater(0, work))
     door = Door(
-        TokenFile(paths.tokens_file),
+        TokenFiles(TokenFile(paths.tokens_file), TokenFile(paths.own_tokens_file)),
         removed=RevokedNodes(paths.state / "revoked.json"),
         peer_identity=peer_identity,
     )

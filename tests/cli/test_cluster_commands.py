@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from hero.cli.instance import write_state
+from hero.identity.tokens import TokenFile
 from tests.cli.cluster import CliTestCase
 
 
@@ -66,6 +67,37 @@ class ClusterTests(CliTestCase):
         """The code is in the fragment, which goes to no server."""
         result = await self.hero("ui", HERO_PORT="9100")
         self.assertEqual(result.stdout, f"http://127.0.0.1:9100/#login={'c' * 20}\n")
+
+
+class RouterAloneTests(CliTestCase):
+    """A machine where nothing runs but a router, or nothing yet."""
+
+    async def test_tokens_need_no_service(self) -> None:
+        """They are made, listed and revoked in the router's own file."""
+        made = await self.hero("token", "admin", "--local", "--user", "alice", "--role", "viewer")
+        secret = made.stdout.strip()
+        self.assertIn("Authorization: Bearer", made.stderr)
+        self.assertNotIn(secret, made.stderr)
+        found = TokenFile(self.paths.own_tokens_file).lookup(secret)
+        assert found is not None
+        self.assertEqual((found.user, found.claims), ("user:alice", "viewer@root"))
+        self.assertIn(found.sid, (await self.hero("token", "list", "--local")).stdout)
+        self.assertIn("alice", (await self.hero("token", "revoke", "--local", found.sid)).stdout)
+        self.assertEqual(await self.hero_json("token", "list", "--local"), {"items": []})
+
+    async def test_tokens_of_the_cluster_need_an_explorer(self) -> None:
+        """The refusal names the way that needs none."""
+        self.serve_router()
+        result = await self.hero("token", "admin")
+        self.assert_fails(result, 5, "this machine's router", "--local")
+
+    async def test_routes_are_listed(self) -> None:
+        self.serve_router()
+        self.assertIn("/web/rpc", (await self.hero("route", "list")).stdout)
+
+    async def test_guests_need_a_compute_service(self) -> None:
+        self.serve_router()
+        self.assert_fails(await self.hero("vm", "list"), 5, "only this machine's router")
 
 
 class StatusTests(CliTestCase):
