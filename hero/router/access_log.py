@@ -1,21 +1,37 @@
-"""One line of JSON for each request that was answered, or could not be."""
+"""One line of JSON for each request that was answered, or could not be.
+
+A request pays for a list's append, and its share of encoding a batch. The bytes go to a thread
+(`LineWriter`) a few times a second: a slow or full disk costs lines, never requests.
+"""
 
 from __future__ import annotations
 
-import json
-from datetime import UTC, datetime
-from typing import Any, Protocol, TextIO
+import time
+from collections.abc import Callable
 
-import attrs
-from twisted.logger import ILogObserver, LogEvent, Logger
-from zope.interface import implementer
+import msgspec
+from twisted.internet.interfaces import IDelayedCall, IReactorTime
+from twisted.logger import Logger
+
+from hero.router.line_writer import LineWriter
+
+#: Records that are encoded at once: little enough for the pause not to be felt.
+_BATCH = 128
+#: Encoded lines that are handed to the writer at once, whatever the time, in bytes.
+_HELD = 1024 * 1024
+#: From a record to its line in the file, in seconds.
+_DELAY = 0.2
 
 _log = Logger()
 
 
-@attrs.define
-class Record:
-    """What is known of one request. ``path`` has no query: queries may hold secrets."""
+class Record(msgspec.Struct, gc=False):
+    """What is known of one request; its fields, in this order, are those of the log's line.
+
+    ``path`` has no query: queries may hold secrets. ``started`` is a moment of the router's own
+    clock, which means nothing elsewhere, and is not written. ``upstream_seconds`` are those from
+    sending the request to the first byte of the answer.
+    """
 
     started: float
     request_id: str
@@ -31,73 +47,123 @@ class Record:
     bytes_out: int = 0
     protocol: str = "HTTP/1.1"
     upstream_seconds: float | None = None
+    seconds: float = 0.0
+    time: str = ""
 
 
 class AccessLog:
-    """Sends each record, as an event of *observer*'s, wherever that writes it."""
+    """Passes records on to *writer*; without one they are forgotten.
 
-    def __init__(self, observer: ILogObserver) -> None:
-        self._log = Logger(namespace="hero.router.access", observer=observer)
-
-    def write(self, record: Record, seconds: float) -> None:
-        """*record* is complete; it took *seconds*."""
-        self._log.info(
-            "{method} {path} {status}",
-            peer=record.peer,
-            user=record.user,
-            method=record.method,
-            path=record.path,
-            route=record.route,
-            status=record.status,
-            reason=record.reason,
-            bytes_in=record.bytes_in,
-            bytes_out=record.bytes_out,
-            seconds=round(seconds, 6),
-            request_id=record.request_id,
-        )
-
-
-class HasWrite(Protocol):
-    """A file, as far as `JsonLines` needs it."""
-
-    def write(self, data: str) -> Any: ...
-
-
-_FIELDS = (
-    "peer",
-    "user",
-    "method",
-    "path",
-    "route",
-    "status",
-    "reason",
-    "bytes_in",
-    "bytes_out",
-    "seconds",
-    "request_id",
-)
-
-
-@implementer(ILogObserver)
-class JsonLines:
-    """Writes the events of an `AccessLog` to *file*, one JSON object a line.
-
-    A line that cannot be written, as on a full disk, is lost; its request is not.
+    *clock* is the reactor's; *wall* tells the time of day, in seconds of the epoch.
     """
 
-    def __init__(self, file: HasWrite | TextIO) -> None:
-        self._file = file
-        self._losing = False
+    def __init__(
+        self,
+        clock: IReactorTime,
+        writer: LineWriter | None,
+        *,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        self._clock = clock
+        self._writer = writer
+        self._open = writer is not None
+        self._wall = wall
+        self._records: list[Record] = []
+        self._held: list[bytes] = []
+        self._held_bytes = self._held_lines = 0
+        self._timer: IDelayedCall | None = None
+        self._encoder = msgspec.json.Encoder()
+        self._millisecond = self._next_millisecond = 0.0
+        self._time = ""
+        self._told = False
 
-    def __call__(self, event: LogEvent) -> None:
-        at = datetime.fromtimestamp(event["log_time"], UTC)
-        line = {"time": at.isoformat(timespec="milliseconds")}
-        line.update((name, event[name]) for name in _FIELDS if event.get(name) is not None)
-        try:
-            self._file.write(json.dumps(line) + "\n")
-        except (OSError, ValueError) as error:  # ValueError: it is closed, after a failed rotation
-            if not self._losing:
-                _log.error("the access log cannot be written: {reason}", reason=str(error))
-            self._losing = True
-        else:
-            self._losing = False
+    @property
+    def lost(self) -> int:
+        """Lines that were not written, so far."""
+        return self._writer.lost if self._writer is not None else 0
+
+    def write(self, record: Record, seconds: float) -> None:
+        """*record* is complete, and ours from here on; it took *seconds*."""
+        if not self._open:
+            return
+        now = self._wall()
+        if not self._millisecond <= now < self._next_millisecond:
+            self._read_time(now)
+        record.time = self._time
+        record.seconds = seconds
+        record.started = msgspec.UNSET  # type: ignore[assignment]
+        records = self._records
+        records.append(record)
+        if len(records) >= _BATCH or self._timer is None:
+            self._gather()
+
+    def reopen(self) -> None:
+        """Go on in a new file, as the present one was moved away."""
+        if self._open and self._writer is not None:
+            self._hand_over()
+            self._writer.reopen()
+
+    def close(self) -> None:
+        """Write what is left, waiting for it, and end."""
+        writer = self._writer
+        if writer is None or not self._open:
+            return
+        self._open = False
+        if self._timer is not None:
+            self._timer.cancel()
+        self._hand_over()
+        writer.close()
+        self._report(writer)
+
+    def _read_time(self, now: float) -> None:
+        """Formatting costs more than all else of `write`; many requests share a millisecond."""
+        milliseconds = int(now * 1000)
+        self._millisecond, self._next_millisecond = milliseconds / 1000, (milliseconds + 1) / 1000
+        seconds, rest = divmod(milliseconds, 1000)
+        self._time = f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(seconds))}.{rest:03}Z"
+
+    def _gather(self) -> None:
+        if self._timer is None:
+            self._timer = self._clock.callLater(_DELAY, self._tick)
+        if len(self._records) >= _BATCH:
+            self._encode()
+            if self._held_bytes >= _HELD:
+                self._hand_over()
+
+    def _encode(self) -> None:
+        records, self._records = self._records, []
+        lines = self._encoder.encode_lines(records)
+        self._held.append(lines)
+        self._held_bytes += len(lines)
+        self._held_lines += len(records)
+
+    def _hand_over(self) -> None:
+        if self._records:
+            self._encode()
+        if self._held and self._writer is not None:
+            self._writer.put(b"".join(self._held), self._held_lines)
+            self._held = []
+            self._held_bytes = self._held_lines = 0
+
+    def _tick(self) -> None:
+        """Stops when there is nothing more to write, nor to be told about it."""
+        self._timer = None
+        writer = self._writer
+        assert writer is not None
+        self._hand_over()
+        # Asked before the report: what goes wrong in between is told the next time.
+        busy = writer.busy
+        self._report(writer)
+        if busy:
+            self._timer = self._clock.callLater(_DELAY, self._tick)
+
+    def _report(self, writer: LineWriter) -> None:
+        """Say once that lines are lost, and once that they no longer are."""
+        trouble = writer.trouble
+        if trouble is not None and not self._told:
+            _log.error(
+                "the access log cannot be written, its lines are lost: {reason}", reason=trouble
+            )
+        elif trouble is None and self._told:
+            _log.info("the access log is written again; lost: {lost} lines", lost=writer.lost)
+        self._told = trouble is not None

@@ -99,4 +99,6 @@ class ClientConnection(Protocol):
             bytes_out=self.bytes_out,
             request=f"{record.method} {record.path}" if record is not None else None,
             tunnel=tunnel,
+            protocol=self.protocol,
+            secure=self.secure,
         )

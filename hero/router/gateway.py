@@ -107,12 +107,12 @@ class Gateway:
     def connected(self, connection: Any) -> None:
         self._connections[connection.number] = connection
         self._by_address[connection.peer] += 1
-        self.metrics.connected()
+        self.metrics.connected(connection.protocol)
 
     def disconnected(self, connection: Any) -> None:
         if self._connections.pop(connection.number, None) is None:
             return
-        self.metrics.disconnected()
+        self.metrics.disconnected(connection.protocol)
         address = connection.peer
         self._by_address[address] -= 1
         if not self._by_address[address]:

@@ -1,79 +1,257 @@
-"""What the router counts, for Prometheus and for `RouterService.stats`."""
+"""What the router counts. It is on the path of each request: plain numbers, nothing else.
+
+Prometheus and `RouterService.stats` look at a `snapshot` of them.
+"""
 
 from __future__ import annotations
 
+import time
+from bisect import bisect_left
 from collections import Counter as Tally
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Collection
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry
 
 from hero.router.access_log import Record
+from hero.router.exposition import SnapshotCollector
 from hero.router.model import RouteState
+from hero.router.snapshot import BOUNDS, Handshakes, Latency, RouteCounts, RouterSnapshot
+
+#: Routes that are told apart. Each is some 40 lines of ``/metrics``, and they take their time.
+MAX_ROUTES = 200
+#: Statuses that are told apart for one route: a service can make up any three digits.
+_MAX_STATUSES = 40
+#: Reasons that are told apart.
+_MAX_REASONS = 200
+#: For which the counts of a route that has gone are still shown, in seconds.
+KEPT_AFTER_GONE = 600.0
+#: Between two looks for routes that have gone, where there are too many, in seconds.
+_LOOK_PERIOD = 1.0
+#: The protocol of a connection that was not told of any other.
+HTTP_1 = "HTTP/1.1"
+#: Stands for the routes and reasons beyond those that are told apart.
+OTHER = "other"
+
+
+class _Counts:
+    """The counts of one route; plain slots are the cheapest to change."""
+
+    __slots__ = (
+        "bytes_in",
+        "bytes_out",
+        "first_byte",
+        "first_byte_seconds",
+        "gone_since",
+        "responses",
+        "total",
+        "total_seconds",
+    )
+
+    def __init__(self) -> None:
+        self.responses: dict[int, int] = {}
+        self.total = [0] * (len(BOUNDS) + 1)
+        self.total_seconds = 0.0
+        self.first_byte = [0] * (len(BOUNDS) + 1)
+        self.first_byte_seconds = 0.0
+        self.bytes_in = 0
+        self.bytes_out = 0
+        self.gone_since: float | None = None
+
+    def answered(self, status: int) -> None:
+        """Count *status*, which may be the first of its kind."""
+        if status not in self.responses and len(self.responses) >= _MAX_STATUSES:
+            status = status // 100 * 100
+        self.responses[status] = self.responses.get(status, 0) + 1
+
+    def add(self, other: _Counts) -> None:
+        """Count what *other* counted."""
+        for status, count in other.responses.items():
+            self.responses[status] = self.responses.get(status, 0) + count
+        self.total = [a + b for a, b in zip(self.total, other.total, strict=True)]
+        self.total_seconds += other.total_seconds
+        self.first_byte = [a + b for a, b in zip(self.first_byte, other.first_byte, strict=True)]
+        self.first_byte_seconds += other.first_byte_seconds
+        self.bytes_in += other.bytes_in
+        self.bytes_out += other.bytes_out
+
+    def snapshot(self) -> RouteCounts:
+        """A copy."""
+        return RouteCounts(
+            responses=dict(self.responses),
+            total=Latency(counts=list(self.total), seconds=self.total_seconds),
+            first_byte=Latency(counts=list(self.first_byte), seconds=self.first_byte_seconds),
+            bytes_in=self.bytes_in,
+            bytes_out=self.bytes_out,
+        )
 
 
 class RouterMetrics:
-    """Counts since the router started. *registry* is what ``/metrics`` shows."""
+    """Counts since the router started. A *registry* shows them at ``/metrics``."""
 
-    def __init__(self, registry: CollectorRegistry) -> None:
-        self.requests = 0
-        self.connections_total = 0
-        self.bytes_in = 0
-        self.bytes_out = 0
-        self.responses: Tally[str] = Tally()
+    def __init__(
+        self,
+        registry: CollectorRegistry | None = None,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._clock = clock
+        self._routes: dict[str, _Counts] = {}
+        self._other = _Counts()
+        self._looked = -_LOOK_PERIOD
+        self._gone = _Counts()
+        #: By reason.
         self.rejections: Tally[str] = Tally()
-        self._requests = Counter(
-            "hero_router_requests", "Requests by route and status", ["route", "status"],
-            registry=registry,
-        )  # fmt: skip
-        self._rejections = Counter(
-            "hero_router_rejections", "Answers of the router's own, by reason", ["reason"],
-            registry=registry,
-        )  # fmt: skip
-        self._seconds = Histogram(
-            "hero_router_request_seconds", "From a request's head to the end of its answer",
-            ["route"], registry=registry,
-        )  # fmt: skip
-        self._bytes = Counter(
-            "hero_router_bytes", "Bytes from and to clients", ["direction"], registry=registry
-        )
-        self._connections = Gauge(
-            "hero_router_connections", "Connections of clients", registry=registry
-        )
-        self._connections_total = Counter(
-            "hero_router_connections_accepted", "Connections of clients so far", registry=registry
-        )
-        self._routes = Gauge("hero_router_routes", "Routes by state", ["state"], registry=registry)
+        self._connections: Tally[str] = Tally({HTTP_1: 0})
+        self._accepted: Tally[str] = Tally({HTTP_1: 0})
+        self._streams = 0
+        self._streams_opened = 0
+        self._handshakes = Handshakes()
+        self._count_routes: Callable[[RouteState], int] | None = None
+        self._count_lost: Callable[[], int] = int
+        self._live: Callable[[], Collection[str]] | None = None
+        if registry is not None:
+            registry.register(SnapshotCollector(lambda: [self.snapshot()]))
 
-    def connected(self) -> None:
-        self.connections_total += 1
-        self._connections.inc()
-        self._connections_total.inc()
+    # What there is to look at, whenever somebody asks.
 
-    def disconnected(self) -> None:
-        self._connections.dec()
+    def watch_routes(self, count: Callable[[RouteState], int]) -> None:
+        """*count* tells the number of routes in a state."""
+        self._count_routes = count
+
+    def watch_prefixes(self, live: Callable[[], Collection[str]]) -> None:
+        """*live* tells the prefixes of the routes that there are; others' counts are dropped."""
+        self._live = live
+
+    def watch_log(self, lost: Callable[[], int]) -> None:
+        """*lost* tells how many lines of the access log were not written."""
+        self._count_lost = lost
+
+    # What happens.
+
+    def connected(self, protocol: str = HTTP_1) -> None:
+        """A client's connection was accepted, and speaks *protocol*."""
+        self._connections[protocol] += 1
+        self._accepted[protocol] += 1
+
+    def disconnected(self, protocol: str = HTTP_1) -> None:
+        """A connection of which `connected` told has ended."""
+        self._connections[protocol] -= 1
+
+    def stream_opened(self) -> None:
+        """A client began a stream of HTTP/2."""
+        self._streams += 1
+        self._streams_opened += 1
+
+    def stream_closed(self) -> None:
+        """A stream of HTTP/2 has ended."""
+        self._streams -= 1
+
+    def handshake_started(self) -> None:
+        """A TLS handshake began; one of the two below tells of its end."""
+        self._handshakes.in_flight += 1
+
+    def handshake_completed(self, *, resumed: bool) -> None:
+        """A handshake succeeded; *resumed*: with the session of an earlier one."""
+        self._handshakes.in_flight -= 1
+        if resumed:
+            self._handshakes.resumed += 1
+        else:
+            self._handshakes.completed += 1
+
+    def handshake_failed(self, reason: str) -> None:
+        """A handshake did not succeed, for *reason*, a short word."""
+        self._handshakes.in_flight -= 1
+        _count(self._handshakes.failed, reason)
 
     def rejected(self, reason: str) -> None:
         """Something was not served for *reason*."""
-        self.rejections[reason] += 1
-        self._rejections.labels(reason).inc()
-
-    def watch_routes(self, count: Callable[[RouteState], int]) -> None:
-        """Ask *count* for the number of routes in a state, whenever somebody looks."""
-        for state in RouteState:
-            self._routes.labels(state.value).set_function(partial(count, state))
+        _count(self.rejections, reason)
 
     def finished(self, record: Record, seconds: float) -> None:
         """*record* is complete; it took *seconds*."""
-        status = str(record.status)
-        self.requests += 1
-        self.responses[status] += 1
-        self._requests.labels(record.route, status).inc()
+        try:
+            counts = self._routes[record.route]
+        except KeyError:
+            counts = self._begin(record.route)
+        try:
+            counts.responses[record.status] += 1
+        except KeyError:
+            counts.answered(record.status)
+        counts.bytes_in += record.bytes_in
+        counts.bytes_out += record.bytes_out
         if not record.tunnel:
-            self._seconds.labels(record.route).observe(seconds)
+            counts.total[bisect_left(BOUNDS, seconds)] += 1
+            counts.total_seconds += seconds
+            first_byte = record.upstream_seconds
+            if first_byte is not None:
+                counts.first_byte[bisect_left(BOUNDS, first_byte)] += 1
+                counts.first_byte_seconds += first_byte
         if record.reason is not None:
-            self.rejected(record.reason)
-        self.bytes_in += record.bytes_in
-        self.bytes_out += record.bytes_out
-        self._bytes.labels("in").inc(record.bytes_in)
-        self._bytes.labels("out").inc(record.bytes_out)
+            _count(self.rejections, record.reason)
+
+    # What came of it.
+
+    def snapshot(self) -> RouterSnapshot:
+        """All counts, at this moment."""
+        self._drop_gone(KEPT_AFTER_GONE)
+        routes = {
+            prefix: counts.snapshot()
+            for prefix, counts in self._routes.items()
+            if counts is not self._other
+        }
+        if self._other.responses:
+            routes[OTHER] = self._other.snapshot()
+        count_routes = self._count_routes
+        return RouterSnapshot(
+            routes=routes,
+            gone=self._gone.snapshot(),
+            rejections=dict(self.rejections),
+            connections=dict(self._connections),
+            accepted=dict(self._accepted),
+            streams=self._streams,
+            streams_opened=self._streams_opened,
+            handshakes=Handshakes(
+                in_flight=self._handshakes.in_flight,
+                completed=self._handshakes.completed,
+                resumed=self._handshakes.resumed,
+                failed=dict(self._handshakes.failed),
+            ),
+            states={state.value: count_routes(state) for state in RouteState if count_routes},
+            lines_lost=self._count_lost(),
+        )
+
+    def _begin(self, prefix: str) -> _Counts:
+        """Count for *prefix* from now on: on its own, while there are not too many."""
+        if len(self._routes) >= MAX_ROUTES and self._clock() >= self._looked + _LOOK_PERIOD:
+            self._looked = self._clock()
+            self._drop_gone(0.0)
+        counts = _Counts() if len(self._routes) < MAX_ROUTES else self._other
+        self._routes[prefix] = counts
+        return counts
+
+    def _drop_gone(self, kept: float) -> None:
+        """Drop the counts of routes that have not been there for *kept* seconds.
+
+        They are not added to another route's, where they would look like requests just now.
+        """
+        if self._live is None:
+            return
+        live, now = self._live(), self._clock()
+        for prefix, counts in list(self._routes.items()):
+            if prefix in live or prefix == "-":
+                counts.gone_since = None
+            elif counts is self._other:
+                del self._routes[prefix]
+            else:
+                if counts.gone_since is None:
+                    counts.gone_since = now
+                if now - counts.gone_since >= kept:
+                    self._gone.add(counts)
+                    del self._routes[prefix]
+
+
+def _count(tally: dict[str, int], reason: str) -> None:
+    """Count *reason* without ever telling too many of them apart."""
+    if reason not in tally and len(tally) >= _MAX_REASONS:
+        reason = OTHER
+    tally[reason] = tally.get(reason, 0) + 1

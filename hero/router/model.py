@@ -49,7 +49,11 @@ class RoutePage:
 
 @attrs.frozen(kw_only=True)
 class Connection:
-    """A client's connection to the router. ``request`` is the one under way, if any."""
+    """A client's connection to the router.
+
+    ``request`` is the one under way, if any. With several workers each numbers its own
+    connections: ``worker`` and ``id`` together name one.
+    """
 
     id: int
     peer: str
@@ -60,6 +64,9 @@ class Connection:
     bytes_out: int
     request: str | None = None
     tunnel: bool = False
+    protocol: str = "HTTP/1.1"
+    secure: bool = False
+    worker: int | None = None
 
 
 @attrs.frozen(kw_only=True)
@@ -70,10 +77,49 @@ class ConnectionPage:
 
 
 @attrs.frozen(kw_only=True)
+class Durations:
+    """Seconds within which a half, nine of ten and 99 of 100 requests were done.
+
+    They are estimated from the histograms that the metrics show.
+    """
+
+    p50: float
+    p90: float
+    p99: float
+
+
+@attrs.frozen(kw_only=True)
+class RouteStats:
+    """Counts of one route since the router started.
+
+    ``errors`` are requests that ended in a server error or without any answer; ``total`` is the
+    time from a request's head to the end of its answer, ``first_byte`` from sending it to the
+    service to the first byte of the answer. The prefix ``-`` has the requests for no route, and
+    ``other`` those of the routes that are too many to be told apart.
+    """
+
+    prefix: str
+    requests: int
+    errors: int
+    responses: dict[str, int]
+    bytes_in: int
+    bytes_out: int
+    active: int = 0
+    total: Durations | None = None
+    first_byte: Durations | None = None
+
+
+@attrs.frozen(kw_only=True)
 class RouterStats:
-    """Counts since the router started. ``responses`` is by status, ``rejections`` by reason."""
+    """Counts since the router started. ``responses`` is by status, ``rejections`` by reason.
+
+    ``uptime`` is in seconds. A client works out rates from two answers. ``per_route`` leaves out
+    routes that nobody has used, and those that have gone; the totals have all.
+    """
 
     started_at: datetime
+    uptime: float
+    workers: int
     listening: list[str]
     connections: int
     connections_total: int
@@ -83,3 +129,6 @@ class RouterStats:
     bytes_in: int
     bytes_out: int
     routes: int
+    total: Durations | None = None
+    access_log_lines_lost: int = 0
+    per_route: list[RouteStats] = attrs.field(factory=list)

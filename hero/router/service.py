@@ -1,4 +1,4 @@
-"""The process's service, and RouterService on its management socket."""
+"""The service of the process that accepts connections."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import json
 import os
 import sys
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +14,9 @@ from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IListeningPort, IOpenSSLServerConnectionCreator
 from twisted.logger import Logger
 
-from hero.errors import NotFound
 from hero.router.gateway import Gateway, GatewayFactory
 from hero.router.listening import Listener
-from hero.router.model import ConnectionPage, Route, RoutePage, RouterStats
 from hero.router.tls_listener import over_tls
-from hero.rpc.declare import Call
 
 _log = Logger()
 
@@ -89,45 +85,6 @@ class ListeningService(Service):
                 await stopped
         await self._gateway.stop()
         self._gateway.routes.close()
-
-
-class RouterApi:
-    """Implements `hero.router.api.RouterService`."""
-
-    def __init__(self, gateway: Gateway, listening: ListeningService) -> None:
-        self._gateway = gateway
-        self._listening = listening
-        self._started_at = datetime.now(UTC)
-
-    async def list_services(self, call: Call) -> RoutePage:
-        return RoutePage(items=self._gateway.routes.describe())
-
-    async def get_service(self, call: Call, *, service: str, socket: str) -> Route:
-        for route in self._gateway.routes.describe():
-            if (route.service, route.socket) == (service, socket):
-                return route
-        raise NotFound(
-            f"there is no socket {service}/{socket}.sock", hint="hero route list shows them all"
-        )
-
-    async def list_connections(self, call: Call) -> ConnectionPage:
-        now = self._gateway.clock.seconds()
-        return ConnectionPage(items=[c.describe(now) for c in self._gateway.connections])
-
-    async def stats(self, call: Call) -> RouterStats:
-        metrics = self._gateway.metrics
-        return RouterStats(
-            started_at=self._started_at,
-            listening=list(self._listening.urls),
-            connections=len(self._gateway.connections),
-            connections_total=metrics.connections_total,
-            requests=metrics.requests,
-            responses=dict(metrics.responses),
-            rejections=dict(metrics.rejections),
-            bytes_in=metrics.bytes_in,
-            bytes_out=metrics.bytes_out,
-            routes=len(self._gateway.routes),
-        )
 
 
 def _url(port: IListeningPort, scheme: str) -> str:

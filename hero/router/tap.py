@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import resource
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,7 +13,6 @@ from prometheus_client import CollectorRegistry
 from twisted.application.internet import TimerService
 from twisted.application.service import IService, MultiService
 from twisted.python import usage
-from twisted.python.logfile import LogFile
 
 from hero.errors import HeroError
 from hero.identity.addresses import host_of_url
@@ -21,24 +21,25 @@ from hero.identity.revocation import RevokedNodes
 from hero.identity.tls import ServerTls, peer_identity
 from hero.identity.tokens import TokenFile, TokenFiles
 from hero.paths import HeroPaths
-from hero.router.access_log import AccessLog, JsonLines
+from hero.router.access_log import AccessLog
 from hero.router.api import RouterService
 from hero.router.discovery import Discovery, Found
 from hero.router.door import Door
 from hero.router.gateway import Gateway
 from hero.router.heads import Heads
 from hero.router.limits import Limits
+from hero.router.line_writer import LineFile, LineWriter
 from hero.router.listening import open_listener
+from hero.router.log_file import LogFile, OpenFile
+from hero.router.management import GatewayView, RouterApi
 from hero.router.metrics import RouterMetrics
 from hero.router.proxy import ReverseProxyResource
 from hero.router.routes import RouteTable
-from hero.router.service import ListeningService, RouterApi
+from hero.router.service import ListeningService
 from hero.rpc.site import UnixService, service_site
 from hero.settings import EnvironmentOptions
 
 MODES = ("local", "master", "worker")
-_LOG_SIZE = 64 * 1024 * 1024
-_LOGS_KEPT = 5
 #: Descriptors for other things than clients and the services that they call.
 _OTHER_FILES = 64
 #: How often routes that do not answer are asked again, in seconds.
@@ -68,7 +69,7 @@ class Options(EnvironmentOptions):
         ["mode", None, "local", "local, master or worker", _mode],
         ["access", None, "cluster", "Who may call what does not say: cluster, public", _access],
         ["advertise-address", None, "", "URLs or hosts by which others reach this node, by commas"],
-        ["access-log", None, None, "Access log; - for none [var/log/router-access.log]"],
+        ["access-log", None, None, "A file, stdout, or - for none [var/log/router-access.log]"],
     ]
 
     def __init__(self, environ: Mapping[str, str] | None = None) -> None:
@@ -136,6 +137,10 @@ def _assemble(reactor: Any, options: Options) -> IService:
         removed=RevokedNodes(paths.state / "revoked.json"),
         peer_identity=peer_identity,
     )
+    access_log = AccessLog(reactor, _access_log_writer(options, paths))
+    metrics.watch_prefixes(lambda: {route.prefix for route in routes})
+    metrics.watch_log(lambda: access_log.lost)
+    reactor.addSystemEventTrigger("after", "shutdown", access_log.close)
     gateway = Gateway(
         reactor,
         routes,
@@ -143,7 +148,7 @@ def _assemble(reactor: Any, options: Options) -> IService:
         limits=limits,
         heads=heads,
         metrics=metrics,
-        access_log=AccessLog(JsonLines(_access_log_file(options, paths))),
+        access_log=access_log,
     )
     listening = ListeningService(reactor, gateway, listeners, tls, paths.run / "router.json")
     site = service_site(
@@ -151,7 +156,7 @@ def _assemble(reactor: Any, options: Options) -> IService:
         name="hero-router",
         description="The one network door of this node",
         access="cluster",
-        rpc={"router": {RouterService: RouterApi(gateway, listening)}},
+        rpc={"router": {RouterService: RouterApi(GatewayView(gateway), listening)}},
         registry=registry,
     )
 
@@ -178,20 +183,13 @@ def _limits() -> Limits:
     return attrs.evolve(default, connections=min(default.connections, room))
 
 
-class _Nowhere:
-    def write(self, data: str) -> None:
-        """Forget *data*."""
-
-
-def _access_log_file(options: Options, paths: HeroPaths) -> Any:
+def _access_log_writer(options: Options, paths: HeroPaths) -> LineWriter | None:
     chosen = options["access-log"]
     if chosen == "-":
-        return _Nowhere()
-    path = Path(chosen) if chosen else paths.log / "router-access.log"
-    return LogFile(
-        path.name,
-        str(path.parent),
-        rotateLength=_LOG_SIZE,
-        maxRotatedFiles=_LOGS_KEPT,
-        defaultMode=0o600,
-    )
+        return None
+    file: LineFile
+    if chosen == "stdout":
+        file = OpenFile(os.dup(1))
+    else:
+        file = LogFile(Path(chosen) if chosen else paths.log / "router-access.log")
+    return LineWriter(file)

@@ -8,6 +8,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from prometheus_client import CollectorRegistry
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred, maybeDeferred
@@ -18,7 +19,7 @@ from twisted.internet.task import deferLater
 from twisted.trial.unittest import TestCase
 
 from hero.explorer.model import TokenRecord
-from hero.router.access_log import AccessLog
+from hero.router.access_log import Record
 from hero.router.discovery import scan
 from hero.router.door import Door
 from hero.router.gateway import Gateway, GatewayFactory
@@ -41,6 +42,17 @@ class Tokens:
 
     def lookup(self, secret_text: str) -> TokenRecord | None:
         return self.records.get(secret_text)
+
+
+class RecordList:
+    """An access log in memory: the members of each record."""
+
+    def __init__(self, records: list[dict[str, Any]]) -> None:
+        self._records = records
+
+    def write(self, record: Record, seconds: float) -> None:
+        record.seconds = seconds
+        self._records.append(msgspec.structs.asdict(record))
 
 
 class Wire(Protocol):
@@ -109,7 +121,7 @@ class RouterCase(TestCase):
             self.make_door(),
             limits=self.limits,
             metrics=self.metrics,
-            access_log=AccessLog(self.log.append),
+            access_log=RecordList(self.log),
         )
         self.gateway.start()
         self.addCleanup(self.stop_gateway)

@@ -10,10 +10,7 @@ from unittest.mock import Mock
 from twisted.internet import reactor, unix
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
-from twisted.logger import globalLogPublisher
-from twisted.python.logfile import LogFile
 
-from hero.router.access_log import AccessLog, JsonLines
 from hero.router.exchange import Exchange
 from hero.router.front import State
 from hero.router.head import parse_request_head
@@ -133,22 +130,6 @@ class ForwardingTests(RouterCase):
         self.assertEqual(event["path"], "/demo/web/x")
         self.assertEqual((event["status"], event["route"]), (200, "/demo/web"))
         self.assertNotIn("secret", repr(event))
-
-    async def test_full_disk_costs_lines_of_the_access_log_only(self) -> None:
-        said: list[Any] = []
-        globalLogPublisher.addObserver(said.append)
-        self.addCleanup(globalLogPublisher.removeObserver, said.append)
-        full = LogFile("full", "/dev")
-        self.addCleanup(full.close)
-        self.gateway._access_log = AccessLog(JsonLines(full))
-        self.serve(H11Service({"access": "public"}))
-        wire = await self.connect()
-        for count in range(1, 4):
-            wire.send(GET)
-            await wire.until(lambda w, count=count: w.received.count(b"\r\n\r\nok") == count)
-        told = [event for event in said if "access log" in event.get("log_format", "")]
-        self.assertIn("No space left on device", "".join(event["reason"] for event in told))
-        self.assertEqual(len(told), 1)
 
 
 class AnswerTests(RouterCase):

@@ -130,6 +130,29 @@ class ProcessTests(TestCase):
         self.assertFalse(state.exists())
         self.assertNotIn(b"Traceback", run.said)
 
+    async def test_last_requests_are_in_the_access_log(self) -> None:
+        """What was answered just before the end is written too."""
+        run = self.run_router("--listen", "tcp:0:interface=127.0.0.1")
+        port = await self.port_of(run)
+        wire = await connectProtocol(TCP4ClientEndpoint(reactor, "127.0.0.1", port), Wire())
+        wire.send(b"GET /hero_router/rpc/health HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+        await wire.rest()
+        os.kill(run.transport.pid, signal.SIGTERM)
+        await run.ended
+        (line,) = (self.home / "var/log/router-access.log").read_text().splitlines()
+        self.assertEqual(json.loads(line)["path"], "/hero_router/rpc/health")
+
+    async def test_access_log_goes_to_standard_output(self) -> None:
+        run = self.run_router("--access-log", "stdout", "--listen", "tcp:0:interface=127.0.0.1")
+        port = await self.port_of(run)
+        wire = await connectProtocol(TCP4ClientEndpoint(reactor, "127.0.0.1", port), Wire())
+        wire.send(b"GET /hero_router/rpc/health HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+        await wire.rest()
+        os.kill(run.transport.pid, signal.SIGTERM)
+        await run.ended
+        self.assertIn(b'"path":"/hero_router/rpc/health"', run.said)
+        self.assertFalse((self.home / "var/log/router-access.log").exists())
+
     async def test_worker_that_has_not_joined_is_told_how(self) -> None:
         run = self.run_router("--mode", "worker", "--listen", "tcp:0:interface=127.0.0.1")
         ended = await run.ended

@@ -1,0 +1,142 @@
+"""What a router process has counted, as one value that can be sent, added up and looked into."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import msgspec
+
+#: Upper bounds of the buckets of latencies, in seconds. One more bucket has no bound.
+BOUNDS = (
+    0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1,
+    0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0,
+)  # fmt: skip
+
+
+class Latency(msgspec.Struct):
+    """How many took how long: a count for each of `BOUNDS` and one for beyond, and the sum."""
+
+    counts: list[int] = msgspec.field(default_factory=lambda: [0] * (len(BOUNDS) + 1))
+    seconds: float = 0.0
+
+    def quantile(self, share: float) -> float:
+        """The seconds within which *share* of all were done, of which there must be some.
+
+        Within a bucket it is interpolated, as Prometheus does in ``histogram_quantile``; beyond
+        the last bound it is that bound.
+        """
+        rank = share * sum(self.counts)
+        below, lower = 0, 0.0
+        for bound, count in zip(BOUNDS, self.counts, strict=False):
+            if below + count >= rank:
+                return lower + (bound - lower) * (rank - below) / count
+            below, lower = below + count, bound
+        return BOUNDS[-1]
+
+
+class PoolCounts(msgspec.Struct):
+    """Connections to a service: now ``idle``, ``busy``; requests ``waiting`` for one; the rest
+    are counts: ``connected``, ``refused``, and requests on one that was ``reused``."""
+
+    idle: int = 0
+    busy: int = 0
+    waiting: int = 0
+    connected: int = 0
+    refused: int = 0
+    reused: int = 0
+
+
+class RouteCounts(msgspec.Struct):
+    """Requests of one route that are done, by status, and what they took.
+
+    ``first_byte`` is from sending a request to the service to the first byte of its answer.
+    """
+
+    responses: dict[int, int] = {}
+    total: Latency = msgspec.field(default_factory=Latency)
+    first_byte: Latency = msgspec.field(default_factory=Latency)
+    bytes_in: int = 0
+    bytes_out: int = 0
+    active: int = 0
+    pool: PoolCounts | None = None
+
+    @property
+    def requests(self) -> int:
+        """Requests that are done."""
+        return sum(self.responses.values())
+
+    @property
+    def errors(self) -> int:
+        """Those that ended in a server error, or without any answer."""
+        return sum(count for status, count in self.responses.items() if not 0 < status < 500)
+
+
+class Handshakes(msgspec.Struct):
+    """TLS handshakes: ``completed`` in full, ``resumed``, ``failed`` by reason."""
+
+    in_flight: int = 0
+    completed: int = 0
+    resumed: int = 0
+    failed: dict[str, int] = {}
+
+
+class RouterSnapshot(msgspec.Struct):
+    """What a router process, or several, counted since the start.
+
+    ``routes`` is by prefix; ``-`` are requests for none, ``other`` those that are too many to be
+    told apart. ``gone`` has the counts of routes that are no longer, which no metric shows.
+    ``connections`` and ``accepted`` are by protocol, ``states`` has routes by state.
+    """
+
+    routes: dict[str, RouteCounts] = {}
+    gone: RouteCounts = msgspec.field(default_factory=RouteCounts)
+    rejections: dict[str, int] = {}
+    connections: dict[str, int] = {}
+    accepted: dict[str, int] = {}
+    streams: int = 0
+    streams_opened: int = 0
+    handshakes: Handshakes = msgspec.field(default_factory=Handshakes)
+    states: dict[str, int] = {}
+    lines_lost: int = 0
+    workers: int = 1
+
+    @property
+    def everything(self) -> RouteCounts:
+        """The counts of all routes that there are or were, together."""
+        counts: RouteCounts = _sum([*self.routes.values(), self.gone])
+        return counts
+
+
+def merge(snapshots: Sequence[RouterSnapshot]) -> RouterSnapshot:
+    """The counts of all *snapshots* together.
+
+    Each process discovers all routes on its own, so ``states`` are not added up.
+    """
+    if not snapshots:
+        return RouterSnapshot(workers=0)
+    merged: RouterSnapshot = _sum(snapshots)
+    merged.states = {
+        state: max(snapshot.states.get(state, 0) for snapshot in snapshots)
+        for state in merged.states
+    }
+    return merged
+
+
+def _sum(values: Sequence[Any]) -> Any:
+    """Counts by counts, member by member."""
+    first = values[0]
+    if isinstance(first, msgspec.Struct):
+        names = first.__struct_fields__
+        members = {name: _known([getattr(value, name) for value in values]) for name in names}
+        return type(first)(**{name: _sum(of) for name, of in members.items() if of})
+    if isinstance(first, dict):
+        keys = {key: None for value in values for key in value}
+        return {key: _sum([value[key] for value in values if key in value]) for key in keys}
+    if isinstance(first, list):
+        return [sum(counts) for counts in zip(*values, strict=True)]
+    return sum(values)
+
+
+def _known(values: Iterable[Any]) -> list[Any]:
+    return [value for value in values if value is not None]
