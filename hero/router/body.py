@@ -160,7 +160,7 @@ class ChunkedBody:
                     raise Malformed("bad_trailer", "the trailer section is too long")
                 return -1
             stop, lines = found + 4, data[start : found + 2]
-            parse_fields(lines, max_fields=50, max_line=_MAX_TRAILER)
+            parse_fields(lines, max_fields=50)
         if self._raw:
             out.append(b"0\r\n" + (lines if self._trailers else b"") + b"\r\n")
         self.done = True

@@ -60,7 +60,7 @@ class Gateway:
         self._handshakes = 0
         self._count = 0
         self._drained: Deferred[None] | None = None
-        metrics.watch_routes(routes)
+        metrics.watch_routes(routes.count)
         self._ticking = LoopingCall(self._tick)
         self._ticking.clock = clock
 

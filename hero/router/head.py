@@ -3,26 +3,27 @@
 Two parsers that disagree about where a message ends are what request smuggling needs, so whatever
 is open to two readings is refused.
 
-A head is checked as one block and not taken apart: one pass sees that every line follows the
-grammar, a second one finds the few fields upon which a proxy acts (`ACTED_UPON`). What is left
-once these are cut out is passed on as it came.
+A head is checked as one block: a single pass sees that nothing but text stands between its line
+ends. Of each line then only the name is looked at, and names repeat. The lines upon which a proxy
+does not act are passed on as they came.
 """
 
 from __future__ import annotations
 
 import enum
 import re
-from typing import NoReturn
+from collections.abc import Callable
+from functools import lru_cache
 
 import attrs
 
 from hero.router.errors import BadAnswer, BadMessage
 from hero.router.grammar import (
-    FIELD_LINES,
+    TEXT,
     TOKEN,
     Field,
     Malformed,
-    check_fields,
+    check_name,
     explain,
     parse_length,
     parse_list,
@@ -32,11 +33,9 @@ from hero.router.limits import Limits
 
 #: RFC 9112 section 3: method SP request-target SP HTTP-version
 _REQUEST_LINE = re.compile(rb"(" + TOKEN + rb") ([!-~]+) HTTP/(\d)\.(\d)")
-_REQUEST = re.compile(rb"(" + TOKEN + rb") ([!-~]++) HTTP/1\.([01])\r\n(" + FIELD_LINES + rb")\r\n")
 #: RFC 9112 section 4: HTTP-version SP status-code SP [ reason-phrase ]. The last SP is missing in
 #: the answers of several servers, without ambiguity.
-_STATUS_LINE = rb"HTTP/1\.([01]) ([1-5]\d\d)(?: ([\t\x20-\x7e\x80-\xff]*))?"
-_ANSWER = re.compile(_STATUS_LINE + rb"\r\n(" + FIELD_LINES + rb")\r\n")
+_STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-5]\d\d)(?: ([\t\x20-\x7e\x80-\xff]*))?")
 #: RFC 3986 section 3.2.2 host, with an optional port; no user information.
 _HOST = re.compile(rb"(?:[A-Za-z0-9._~-]+|\[[0-9A-Fa-f:.]+\])(?::\d{1,5})?")
 
@@ -47,32 +46,18 @@ _HOP_BY_HOP = (
 )
 #: Only the router says these, also where a gateway reads any other mark as "-", as CGI's do
 #: (RFC 3875 section 4.1.18 has "_" for both).
-_MARK = rb"[!#$%&'*+\-.^_`|~]"
 _RESERVED = (
-    rb"x" + _MARK + rb"(?:(?:hero|forwarded)" + _MARK + rb"[^:]*|real" + _MARK + rb"ip)|forwarded"
+    rb"x[^a-z0-9](?:(?:hero|forwarded)[^a-z0-9].*|real[^a-z0-9]ip)|forwarded|hero-on-behalf-of"
 )
 #: Names that gateways which map "-" to "_" take for framing fields.
 _LOOKALIKES = rb"content_length|transfer_encoding"
-
-
-def _acting(*names: bytes) -> re.Pattern[bytes]:
-    return re.compile(
-        rb"\n(" + rb"|".join(names) + rb"):[ \t]*+([^\r]*?)[ \t]*\r(?=\n)", re.IGNORECASE
-    )
-
-
-#: Each matches from the line feed before a field to the carriage return behind it.
-_ACTED_UPON_IN_REQUESTS = _acting(
-    rb"(?=[cehtaxukpf])(?:"
-    rb"connection|content-length|host|expect|trace(?:parent|state)|authorization|x-request-id|"
-    rb"hero-on-behalf-of",
-    _HOP_BY_HOP,
-    _LOOKALIKES,
-    _RESERVED + rb")",
+_ACTED_UPON_IN_REQUESTS = re.compile(
+    rb"content-length|host|expect|trace(?:parent|state)|authorization|x-request-id|"
+    + rb"|".join((_HOP_BY_HOP, _LOOKALIKES, _RESERVED))
 )
-_ACTED_UPON_IN_ANSWERS = _acting(
-    rb"(?=[ctxkpuh])(?:content-length|x-request-id|x-hero-[^:]*", _HOP_BY_HOP + rb")"
-)
+_ACTED_UPON_IN_ANSWERS = re.compile(rb"content-length|x-request-id|x-hero-.*|" + _HOP_BY_HOP)
+#: Names that are remembered, of each kind.
+_NAMES = 4096
 
 #: Fields which the proxy acts upon, that no Connection option can take away.
 _NEVER_HOP_BY_HOP = frozenset({b"host", b"content-length", b"transfer-encoding", b"content-type"})
@@ -84,6 +69,8 @@ _NO_OPTIONS: frozenset[bytes] = frozenset()
 
 #: Values of the fields that are acted upon, by name in lower case.
 Named = dict[bytes, list[bytes]]
+#: Tells a name, as it was written, in lower case if it is acted upon; else None.
+ActsUpon = Callable[[bytes], bytes | None]
 
 
 class Framing(enum.Enum):
@@ -125,7 +112,7 @@ class RequestHead:
     @property
     def fields(self) -> list[Field]:
         """All fields, in order."""
-        return split_fields(self.block)
+        return split_fields(self.block.partition(b"\r\n")[2][:-2])
 
     def values(self, name: bytes) -> list[bytes]:
         """The values of the field *name*, which is in lower case."""
@@ -158,21 +145,17 @@ class ResponseHead:
     @property
     def fields(self) -> list[Field]:
         """All fields, in order."""
-        return split_fields(self.block)
+        return split_fields(self.block.partition(b"\r\n")[2][:-2])
 
 
 def parse_request_head(block: bytes, limits: Limits) -> RequestHead:
     """Read *block*, a head up to and including its empty line. Raises `BadMessage`."""
-    matched = _REQUEST.fullmatch(block)
-    if matched is None or len(block) > limits.line:
-        _check_request_line(block, limits)
+    lines = block.split(b"\r\n")
+    method, target, minor = _request_line(lines[0], limits)
     try:
-        if matched is None:
-            explain(block.partition(b"\r\n")[2][:-2])
-        method, target, digit, lines = matched.groups()
-        check_fields(lines, max_fields=limits.fields, max_line=limits.line)
-        minor = 1 if digit == b"1" else 0
-        named, passed = _cut(_ACTED_UPON_IN_REQUESTS, block, matched.start(4) - 1)
+        named, passed = _read_lines(block, lines, _acted_upon_in_requests, limits.fields)
+        if len(block) > limits.line:
+            _check_lengths(lines, limits.line)
         framing, length = _request_framing(method, minor, named)
         options = _connection_options(named)
     except Malformed as error:
@@ -186,7 +169,7 @@ def parse_request_head(block: bytes, limits: Limits) -> RequestHead:
         method=method,
         target=target,
         minor=minor,
-        block=lines,
+        block=block,
         passed=passed,
         named=named,
         host=_host(minor, named.get(b"host")),
@@ -204,14 +187,14 @@ def parse_request_head(block: bytes, limits: Limits) -> RequestHead:
 
 def parse_response_head(block: bytes, method: bytes, limits: Limits) -> ResponseHead:
     """Read the head of an answer to a *method* request. Raises `BadAnswer`."""
-    matched = _ANSWER.fullmatch(block)
+    lines = block.split(b"\r\n")
+    matched = _STATUS_LINE.fullmatch(lines[0])
     if matched is None:
-        _explain_answer(block)
-    digit, code, reason, lines = matched.groups()
+        raise BadAnswer("its first line is not an HTTP/1.1 status line")
+    digit, code, reason = matched.groups()
     minor, status = int(digit), int(code)
     try:
-        check_fields(lines, max_fields=limits.fields * 2, max_line=limits.head)
-        named, passed = _cut(_ACTED_UPON_IN_ANSWERS, block, matched.start(4) - 1)
+        named, passed = _read_lines(block, lines, _acted_upon_in_answers, limits.fields * 2)
         framing, length = _response_framing(method, status, minor, named)
         options = _connection_options(named)
     except Malformed as error:
@@ -227,7 +210,7 @@ def parse_response_head(block: bytes, method: bytes, limits: Limits) -> Response
         status=status,
         reason=reason or b"",
         minor=minor,
-        block=lines,
+        block=block,
         passed=passed,
         framing=framing,
         length=length,
@@ -241,26 +224,52 @@ def parse_response_head(block: bytes, method: bytes, limits: Limits) -> Response
     )
 
 
-def _cut(acted_upon: re.Pattern[bytes], block: bytes, start: int) -> tuple[Named, bytes]:
-    """The fields that are *acted_upon*, and the lines of *block* that are not.
+def _read_lines(
+    block: bytes, lines: list[bytes], acts_upon: ActsUpon, max_fields: int
+) -> tuple[Named, bytes]:
+    """The fields that are acted upon, and the lines of the others. Raises `Malformed`.
 
-    *start* is the line feed that ends the first line.
+    *lines* are those of *block*: the first line, one for each field, and two empty ones.
     """
+    # A CR or LF that is not a line's end is one more than there are lines.
+    if block.translate(None, TEXT) != b"\r\n" * (len(lines) - 1):
+        explain(lines)
+    if len(lines) - 3 > max_fields:
+        raise Malformed("too_many_fields", f"more than {max_fields} header fields")
     named: Named = {}
-    kept: list[bytes] = []
-    begin = start + 1
-    for found in acted_upon.finditer(block, start):
-        line, end = found.span()
-        if line + 1 > begin:
-            kept.append(block[begin : line + 1])
-        begin = end + 1
-        name = found[1].lower()
-        if name in named:
-            named[name].append(found[2])
+    kept = []
+    for line in lines[1:-2]:
+        name, colon, value = line.partition(b":")
+        if not colon:
+            explain(lines)
+        acted_upon = acts_upon(name)
+        if acted_upon is None:
+            kept.append(line)
+        elif acted_upon in named:
+            named[acted_upon].append(value.strip(b" \t"))
         else:
-            named[name] = [found[2]]
-    kept.append(block[begin:-2])
-    return named, b"".join(kept)
+            named[acted_upon] = [value.strip(b" \t")]
+    kept.append(b"")
+    return named, b"\r\n".join(kept)
+
+
+@lru_cache(_NAMES)
+def _acted_upon_in_requests(name: bytes) -> bytes | None:
+    check_name(name)
+    lower = name.lower()
+    return lower if _ACTED_UPON_IN_REQUESTS.fullmatch(lower) else None
+
+
+@lru_cache(_NAMES)
+def _acted_upon_in_answers(name: bytes) -> bytes | None:
+    check_name(name)
+    lower = name.lower()
+    return lower if _ACTED_UPON_IN_ANSWERS.fullmatch(lower) else None
+
+
+def _check_lengths(lines: list[bytes], max_line: int) -> None:
+    if any(len(line) > max_line for line in lines):
+        raise Malformed("field_too_long", f"a header field is longer than {max_line} bytes")
 
 
 def _without(lines: bytes, names: frozenset[bytes]) -> bytes:
@@ -271,8 +280,7 @@ def _without(lines: bytes, names: frozenset[bytes]) -> bytes:
     )
 
 
-def _check_request_line(block: bytes, limits: Limits) -> None:
-    line = block.partition(b"\r\n")[0]
+def _request_line(line: bytes, limits: Limits) -> tuple[bytes, bytes, int]:
     if len(line) > limits.line:
         raise BadMessage(
             "target_too_long", f"the request line is longer than {limits.line} bytes", status=414
@@ -280,18 +288,10 @@ def _check_request_line(block: bytes, limits: Limits) -> None:
     matched = _REQUEST_LINE.fullmatch(line)
     if matched is None:
         raise BadMessage("bad_request_line", "the first line is not an HTTP/1.1 request line")
-    if matched[3] != b"1" or matched[4] not in (b"0", b"1"):
+    method, target, major, minor = matched.groups()
+    if major != b"1" or minor not in (b"0", b"1"):
         raise BadMessage("bad_version", "only HTTP/1.1 and HTTP/1.0 are spoken here", status=505)
-
-
-def _explain_answer(block: bytes) -> NoReturn:
-    line, _, rest = block.partition(b"\r\n")
-    if re.fullmatch(_STATUS_LINE, line) is None:
-        raise BadAnswer("its first line is not an HTTP/1.1 status line")
-    try:
-        explain(rest[:-2])
-    except Malformed as error:
-        raise BadAnswer(error.detail) from None
+    return method, target, 1 if minor == b"1" else 0
 
 
 def _request_framing(method: bytes, minor: int, named: Named) -> tuple[Framing, int]:

@@ -24,7 +24,7 @@ from hero.router.heads import Heads
 from hero.router.ids import IdSource
 from hero.router.limits import Limits
 from hero.router.manifest import Manifest, fetch_manifest
-from hero.router.model import Route, RouteLimits, RouteState
+from hero.router.model import Route, RouteState
 from hero.router.pool import UpstreamPool
 from hero.router.site_sink import SiteSink
 from hero.router.target import Target
@@ -167,20 +167,6 @@ class ReverseProxyResource:
             discovered_at=self.discovered_at,
             requests=self.requests,
             active=self.active,
-            pool=self.pool.stats(),
-            limits=self._describe_limits(),
-        )
-
-    def _describe_limits(self) -> RouteLimits:
-        limits = self.limits
-        return RouteLimits(
-            upstreams=limits.upstreams,
-            waiting=limits.waiting,
-            body=limits.body,
-            connect_time=limits.connect_time,
-            wait_time=limits.wait_time,
-            answer_time=limits.answer_time,
-            stall_time=limits.stall_time,
         )
 
     def getChildWithDefault(self, name: bytes, request: Any) -> ReverseProxyResource:
@@ -202,9 +188,7 @@ class ReverseProxyResource:
         path, question, query = head.target.partition(b"?")
         below = path.split(b"/")[len(request.prepath or []) + 1 :]
         rest = b"/" + b"/".join(below)
-        target = Target(
-            service=self.service, socket=self.socket, path=rest, rest=rest + question + query
-        )
+        target = Target.below(self.service, self.socket, rest, question + query)
         caller = self.identify(request)
         wire = (
             request_start(head, target, None, traced=False, token=None)
