@@ -72,7 +72,7 @@ def _pools(snapshot: RouterSnapshot) -> Iterator[Metric]:
     )
     open_now = GaugeMetricFamily(
         "hero_router_upstream_connections",
-        "Connections to services, in use (busy) or kept (idle)",
+        "Connections to services: in use (busy), kept (idle), or a tunnel",
         labels=["route", "state"],
     )
     waiting = GaugeMetricFamily(
@@ -93,6 +93,11 @@ def _pools(snapshot: RouterSnapshot) -> Iterator[Metric]:
         "Requests that were sent on a connection that was kept",
         labels=["route"],
     )
+    retried = CounterMetricFamily(
+        "hero_router_upstream_retries",
+        "Requests that were sent again, as the connection that was kept had just died",
+        labels=["route"],
+    )
     for prefix, counts in snapshot.routes.items():
         pool = counts.pool
         if pool is None:
@@ -100,11 +105,13 @@ def _pools(snapshot: RouterSnapshot) -> Iterator[Metric]:
         active.add_metric([prefix], counts.active)
         open_now.add_metric([prefix, "idle"], pool.idle)
         open_now.add_metric([prefix, "busy"], pool.busy)
+        open_now.add_metric([prefix, "tunnel"], pool.tunnels)
         waiting.add_metric([prefix], pool.waiting)
         connected.add_metric([prefix], pool.connected)
         refused.add_metric([prefix], pool.refused)
         reused.add_metric([prefix], pool.reused)
-    yield from (active, open_now, waiting, connected, refused, reused)
+        retried.add_metric([prefix], pool.retried)
+    yield from (active, open_now, waiting, connected, refused, reused, retried)
 
 
 def _connections(snapshot: RouterSnapshot) -> Iterator[Metric]:

@@ -60,7 +60,7 @@ class Gateway:
         self._handshakes = 0
         self._count = 0
         self._drained: Deferred[None] | None = None
-        metrics.watch_routes(routes.count)
+        metrics.watch_routes(routes)
         self._ticking = LoopingCall(self._tick)
         self._ticking.clock = clock
 

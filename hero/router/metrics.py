@@ -8,14 +8,22 @@ from __future__ import annotations
 import time
 from bisect import bisect_left
 from collections import Counter as Tally
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Iterator
+from typing import Protocol
 
 from prometheus_client import CollectorRegistry
 
 from hero.router.access_log import Record
 from hero.router.exposition import SnapshotCollector
-from hero.router.model import RouteState
-from hero.router.snapshot import BOUNDS, Handshakes, Latency, RouteCounts, RouterSnapshot
+from hero.router.model import PoolStats, RouteState
+from hero.router.snapshot import (
+    BOUNDS,
+    Handshakes,
+    Latency,
+    RouteCounts,
+    RouterSnapshot,
+    add_pools,
+)
 
 #: Routes that are told apart. Each is some 40 lines of ``/metrics``, and they take their time.
 MAX_ROUTES = 200
@@ -31,6 +39,30 @@ _LOOK_PERIOD = 1.0
 HTTP_1 = "HTTP/1.1"
 #: Stands for the routes and reasons beyond those that are told apart.
 OTHER = "other"
+
+
+class WatchedRoute(Protocol):
+    """A route, as far as it is looked at."""
+
+    active: int
+
+    @property
+    def prefix(self) -> str: ...
+    @property
+    def pool(self) -> WatchedPool: ...
+
+
+class WatchedPool(Protocol):
+    """The connections to a service, as far as they are looked at."""
+
+    def stats(self) -> PoolStats: ...
+
+
+class WatchedRoutes(Protocol):
+    """The route table, as far as it is looked at."""
+
+    def __iter__(self) -> Iterator[WatchedRoute]: ...
+    def count(self, state: RouteState) -> int: ...
 
 
 class _Counts:
@@ -106,21 +138,16 @@ class RouterMetrics:
         self._streams = 0
         self._streams_opened = 0
         self._handshakes = Handshakes()
-        self._count_routes: Callable[[RouteState], int] | None = None
         self._count_lost: Callable[[], int] = int
-        self._live: Callable[[], Collection[str]] | None = None
+        self._watched: WatchedRoutes | None = None
         if registry is not None:
             registry.register(SnapshotCollector(lambda: [self.snapshot()]))
 
     # What there is to look at, whenever somebody asks.
 
-    def watch_routes(self, count: Callable[[RouteState], int]) -> None:
-        """*count* tells the number of routes in a state."""
-        self._count_routes = count
-
-    def watch_prefixes(self, live: Callable[[], Collection[str]]) -> None:
-        """*live* tells the prefixes of the routes that there are; others' counts are dropped."""
-        self._live = live
+    def watch_routes(self, routes: WatchedRoutes) -> None:
+        """*routes* are those that there are. The counts of others are dropped after a while."""
+        self._watched = routes
 
     def watch_log(self, lost: Callable[[], int]) -> None:
         """*lost* tells how many lines of the access log were not written."""
@@ -194,16 +221,9 @@ class RouterMetrics:
     def snapshot(self) -> RouterSnapshot:
         """All counts, at this moment."""
         self._drop_gone(KEPT_AFTER_GONE)
-        routes = {
-            prefix: counts.snapshot()
-            for prefix, counts in self._routes.items()
-            if counts is not self._other
-        }
-        if self._other.responses:
-            routes[OTHER] = self._other.snapshot()
-        count_routes = self._count_routes
+        watched = self._watched
         return RouterSnapshot(
-            routes=routes,
+            routes=self._snapshot_routes(),
             gone=self._gone.snapshot(),
             rejections=dict(self.rejections),
             connections=dict(self._connections),
@@ -216,9 +236,32 @@ class RouterMetrics:
                 resumed=self._handshakes.resumed,
                 failed=dict(self._handshakes.failed),
             ),
-            states={state.value: count_routes(state) for state in RouteState if count_routes},
+            states={state.value: watched.count(state) for state in RouteState if watched},
             lines_lost=self._count_lost(),
         )
+
+    def _snapshot_routes(self) -> dict[str, RouteCounts]:
+        """Routes that were used, with their connections."""
+        pools: dict[str, list[PoolStats]] = {}
+        active: Tally[str] = Tally()
+        for route in self._watched or ():
+            stats, prefix = route.pool.stats(), route.prefix
+            if route.active or stats.connected or stats.refused or prefix in self._routes:
+                counts = self._routes.get(prefix) or self._begin(prefix)
+                label = OTHER if counts is self._other else prefix
+                pools.setdefault(label, []).append(stats)
+                active[label] += route.active
+        routes = {
+            prefix: counts.snapshot()
+            for prefix, counts in self._routes.items()
+            if counts is not self._other
+        }
+        if len(routes) < len(self._routes):
+            routes[OTHER] = self._other.snapshot()
+        for label, stats_of in pools.items():
+            routes[label].active = active[label]
+            routes[label].pool = add_pools(stats_of)
+        return routes
 
     def _begin(self, prefix: str) -> _Counts:
         """Count for *prefix* from now on: on its own, while there are not too many."""
@@ -234,9 +277,9 @@ class RouterMetrics:
 
         They are not added to another route's, where they would look like requests just now.
         """
-        if self._live is None:
+        if self._watched is None:
             return
-        live, now = self._live(), self._clock()
+        live, now = {route.prefix for route in self._watched}, self._clock()
         for prefix, counts in list(self._routes.items()):
             if prefix in live or prefix == "-":
                 counts.gone_since = None

@@ -19,10 +19,47 @@ class RouteState(enum.StrEnum):
 
 
 @attrs.frozen(kw_only=True)
+class PoolStats:
+    """The router's connections to a service: now, and what was done since it was discovered.
+
+    Now: ``idle``, ``busy``, ``tunnels``; ``waiting`` are requests that wait for one. Since then:
+    ``connected``, ``refused``, requests on one that was ``reused``, and those that were sent once
+    more (``retried``) because such a one had just died.
+    """
+
+    idle: int = 0
+    busy: int = 0
+    waiting: int = 0
+    tunnels: int = 0
+    connected: int = 0
+    refused: int = 0
+    reused: int = 0
+    retried: int = 0
+
+
+@attrs.frozen(kw_only=True)
+class RouteLimits:
+    """Bounds on a route: ``upstreams`` requests at a time, beyond which ``waiting`` may wait.
+
+    Times are in seconds: to connect, for the answer to begin, and without any progress of a body.
+    ``body`` is the bytes of a request's body; null is no bound.
+    """
+
+    upstreams: int
+    waiting: int
+    body: int | None
+    connect_time: float
+    wait_time: float
+    answer_time: float
+    stall_time: float
+
+
+@attrs.frozen(kw_only=True)
 class Route:
     """One entry of the socket directory. ``prefix`` is ``/{service}/{socket}``.
 
-    ``access`` is who may call, from the service's manifest or the router's default.
+    ``access`` is who may call, from the service's manifest or the router's default. ``pool`` and
+    ``limits`` are missing for an entry that is refused.
     """
 
     service: str
@@ -38,6 +75,8 @@ class Route:
     discovered_at: datetime | None = None
     requests: int = 0
     active: int = 0
+    pool: PoolStats | None = None
+    limits: RouteLimits | None = None
 
 
 @attrs.frozen(kw_only=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 from typing import Any
 
-import attrs
 from twisted.application.internet import backoffPolicy
 from twisted.internet.defer import Deferred
 from twisted.internet.error import ConnectError
@@ -16,24 +15,11 @@ from twisted.python.failure import Failure
 
 from hero.router.heads import Heads
 from hero.router.limits import Limits
+from hero.router.model import PoolStats
 from hero.router.upstream import UpstreamConnection
 
 #: Between attempts to connect to a service whose backlog is full.
 _BUSY = backoffPolicy(initialDelay=0.01, maxDelay=0.2, factor=2.0)
-
-
-@attrs.frozen(kw_only=True)
-class PoolStats:
-    """A pool's figures: connections now, and what was done since it was made."""
-
-    idle: int
-    busy: int
-    waiting: int
-    tunnels: int
-    connected: int
-    refused: int
-    reused: int
-    retried: int
 
 
 class UpstreamPool:

@@ -24,7 +24,7 @@ from hero.router.heads import Heads
 from hero.router.ids import IdSource
 from hero.router.limits import Limits
 from hero.router.manifest import Manifest, fetch_manifest
-from hero.router.model import Route, RouteState
+from hero.router.model import Route, RouteLimits, RouteState
 from hero.router.pool import UpstreamPool
 from hero.router.site_sink import SiteSink
 from hero.router.target import Target
@@ -167,6 +167,20 @@ class ReverseProxyResource:
             discovered_at=self.discovered_at,
             requests=self.requests,
             active=self.active,
+            pool=self.pool.stats(),
+            limits=self._describe_limits(),
+        )
+
+    def _describe_limits(self) -> RouteLimits:
+        limits = self.limits
+        return RouteLimits(
+            upstreams=limits.upstreams,
+            waiting=limits.waiting,
+            body=limits.body,
+            connect_time=limits.connect_time,
+            wait_time=limits.wait_time,
+            answer_time=limits.answer_time,
+            stall_time=limits.stall_time,
         )
 
     def getChildWithDefault(self, name: bytes, request: Any) -> ReverseProxyResource:

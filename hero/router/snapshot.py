@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+import attrs
 import msgspec
+
+from hero.router.model import PoolStats
 
 #: Upper bounds of the buckets of latencies, in seconds. One more bucket has no bound.
 BOUNDS = (
@@ -35,22 +38,11 @@ class Latency(msgspec.Struct):
         return BOUNDS[-1]
 
 
-class PoolCounts(msgspec.Struct):
-    """Connections to a service: now ``idle``, ``busy``; requests ``waiting`` for one; the rest
-    are counts: ``connected``, ``refused``, and requests on one that was ``reused``."""
-
-    idle: int = 0
-    busy: int = 0
-    waiting: int = 0
-    connected: int = 0
-    refused: int = 0
-    reused: int = 0
-
-
 class RouteCounts(msgspec.Struct):
     """Requests of one route that are done, by status, and what they took.
 
-    ``first_byte`` is from sending a request to the service to the first byte of its answer.
+    ``first_byte`` is from sending a request to the service to the first byte of its answer;
+    ``active`` are those under way, and ``pool`` the connections that they use.
     """
 
     responses: dict[int, int] = {}
@@ -59,7 +51,7 @@ class RouteCounts(msgspec.Struct):
     bytes_in: int = 0
     bytes_out: int = 0
     active: int = 0
-    pool: PoolCounts | None = None
+    pool: PoolStats | None = None
 
     @property
     def requests(self) -> int:
@@ -123,19 +115,33 @@ def merge(snapshots: Sequence[RouterSnapshot]) -> RouterSnapshot:
     return merged
 
 
+def add_pools(pools: Sequence[PoolStats]) -> PoolStats:
+    """The figures of several pools together."""
+    total: PoolStats = _sum(pools)
+    return total
+
+
 def _sum(values: Sequence[Any]) -> Any:
     """Counts by counts, member by member."""
     first = values[0]
-    if isinstance(first, msgspec.Struct):
-        names = first.__struct_fields__
-        members = {name: _known([getattr(value, name) for value in values]) for name in names}
-        return type(first)(**{name: _sum(of) for name, of in members.items() if of})
     if isinstance(first, dict):
         keys = {key: None for value in values for key in value}
         return {key: _sum([value[key] for value in values if key in value]) for key in keys}
     if isinstance(first, list):
         return [sum(counts) for counts in zip(*values, strict=True)]
-    return sum(values)
+    names = _members(first)
+    if names is None:
+        return sum(values)
+    members = {name: _known(getattr(value, name) for value in values) for name in names}
+    return type(first)(**{name: _sum(known) for name, known in members.items() if known})
+
+
+def _members(value: Any) -> Sequence[str] | None:
+    if isinstance(value, msgspec.Struct):
+        return value.__struct_fields__
+    if attrs.has(type(value)):
+        return [field.name for field in attrs.fields(type(value))]
+    return None
 
 
 def _known(values: Iterable[Any]) -> list[Any]:

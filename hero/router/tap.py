@@ -138,7 +138,6 @@ def _assemble(reactor: Any, options: Options) -> IService:
         peer_identity=peer_identity,
     )
     access_log = AccessLog(reactor, _access_log_writer(options, paths))
-    metrics.watch_prefixes(lambda: {route.prefix for route in routes})
     metrics.watch_log(lambda: access_log.lost)
     reactor.addSystemEventTrigger("after", "shutdown", access_log.close)
     gateway = Gateway(

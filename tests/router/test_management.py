@@ -42,6 +42,9 @@ class ManagementTests(RouterCase):
         await self.ask_twice()
         odd, web = (await self.api.list_services(CALL)).items
         self.assertEqual((web.prefix, web.state, web.requests), ("/demo/web", "up", 2))
+        assert web.pool is not None and web.limits is not None
+        self.assertEqual((web.pool.idle, web.pool.busy, web.pool.reused), (1, 0, 2))
+        self.assertEqual(web.limits.answer_time, self.limits.answer_time)
         self.assertEqual(odd.state, "refused")
         self.assertIn("symbolic link", odd.reason or "")
         found = await self.api.get_service(CALL, service="demo", socket="web")

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
+import attrs
 import msgspec
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
@@ -13,11 +15,10 @@ from twisted.trial.unittest import SynchronousTestCase
 from hero.router.access_log import Record
 from hero.router.exposition import SnapshotCollector
 from hero.router.metrics import KEPT_AFTER_GONE, MAX_ROUTES, OTHER, RouterMetrics
-from hero.router.model import RouteState
+from hero.router.model import PoolStats, RouteState
 from hero.router.snapshot import (
     BOUNDS,
     Latency,
-    PoolCounts,
     RouteCounts,
     RouterSnapshot,
     merge,
@@ -29,6 +30,38 @@ Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 def done(route: str = "/demo/web", status: int = 200, **more: object) -> Record:
     """The record of a request that is done."""
     return Record(0.0, "id", "10.0.0.1", route=route, status=status, **more)  # type: ignore[arg-type]
+
+
+class Routes:
+    """A route table, with routes that have a pool and are used as they were told."""
+
+    def __init__(self, *prefixes: str, up: int = 0) -> None:
+        self.up = up
+        self.there: dict[str, Routes.Route] = {}
+        self.hold(*prefixes)
+
+    @attrs.define
+    class Route:
+        prefix: str
+        active: int = 0
+        figures: PoolStats = attrs.field(factory=PoolStats)
+
+        @property
+        def pool(self) -> Routes.Route:
+            return self
+
+        def stats(self) -> PoolStats:
+            return self.figures
+
+    def hold(self, *prefixes: str) -> None:
+        """Let *prefixes* be the routes that there are."""
+        self.there = {prefix: self.Route(prefix) for prefix in prefixes}
+
+    def __iter__(self) -> Iterator[Routes.Route]:
+        return iter(self.there.values())
+
+    def count(self, state: RouteState) -> int:
+        return self.up if state is RouteState.UP else 0
 
 
 class MetricsCase(SynchronousTestCase):
@@ -120,29 +153,35 @@ class ExpositionTests(MetricsCase):
         self.assertEqual(self.sample("hero_router_tls_handshakes_in_flight"), 1)
 
     def test_routes_by_state_and_lost_lines(self) -> None:
-        self.metrics.watch_routes(lambda state: 2 if state is RouteState.UP else 0)
+        self.metrics.watch_routes(Routes(up=2))
         self.metrics.watch_log(lambda: 7)
         self.assertEqual(self.sample("hero_router_routes", state="up"), 2)
         self.assertEqual(self.sample("hero_router_routes", state="down"), 0)
         self.assertEqual(self.sample("hero_router_access_log_lines_lost_total"), 7)
         self.assertEqual(self.sample("hero_router_workers"), 1)
 
-    def test_pools(self) -> None:
-        pool = PoolCounts(idle=1, busy=2, waiting=3, connected=4, refused=5, reused=6)
-        counts = RouteCounts(active=7, pool=pool)
-        self.registry.register(
-            SnapshotCollector(lambda: [RouterSnapshot(routes={"/demo/pool": counts})])
+    def test_connections_to_services(self) -> None:
+        route = "/demo/web"
+        routes = Routes(route, "/demo/unused")
+        figures = PoolStats(
+            idle=1, busy=2, waiting=3, tunnels=4, connected=5, refused=6, reused=7, retried=8
         )
-        route = "/demo/pool"
+        routes.there[route] = Routes.Route(route, 9, figures)
+        self.metrics.watch_routes(routes)
         connections = "hero_router_upstream_connections"
         self.assertEqual(self.sample(connections, route=route, state="idle"), 1)
         self.assertEqual(self.sample(connections, route=route, state="busy"), 2)
-        self.assertEqual(self.sample("hero_router_upstream_waiting", route=route), 3)
-        self.assertEqual(self.sample("hero_router_upstream_connects_total", route=route), 4)
-        name = "hero_router_upstream_connect_failures_total"
-        self.assertEqual(self.sample(name, route=route), 5)
-        self.assertEqual(self.sample("hero_router_upstream_reuses_total", route=route), 6)
-        self.assertEqual(self.sample("hero_router_requests_active", route=route), 7)
+        self.assertEqual(self.sample(connections, route=route, state="tunnel"), 4)
+        for name, value in (
+            ("waiting", 3),
+            ("connects_total", 5),
+            ("connect_failures_total", 6),
+            ("reuses_total", 7),
+            ("retries_total", 8),
+        ):
+            self.assertEqual(self.sample(f"hero_router_upstream_{name}", route=route), value, name)
+        self.assertEqual(self.sample("hero_router_requests_active", route=route), 9)
+        self.assertIsNone(self.sample("hero_router_requests_active", route="/demo/unused"))
 
 
 class BoundsTests(MetricsCase):
@@ -150,8 +189,7 @@ class BoundsTests(MetricsCase):
 
     def test_route_that_has_gone_is_dropped_after_a_while(self) -> None:
         """The totals keep its requests."""
-        live = {"/demo/web"}
-        self.metrics.watch_prefixes(lambda: live)
+        self.metrics.watch_routes(Routes("/demo/web"))
         for route in ("/demo/web", "/old/web", "-"):
             self.metrics.finished(done(route), 0.1)
         self.assertIn("/old/web", self.metrics.snapshot().routes)
@@ -164,31 +202,36 @@ class BoundsTests(MetricsCase):
         self.assertEqual(sum(snapshot.everything.total.counts), 3)
 
     def test_route_that_came_back_is_kept(self) -> None:
-        live = {"/demo/web"}
-        self.metrics.watch_prefixes(lambda: live)
+        routes = Routes("/demo/web")
+        self.metrics.watch_routes(routes)
         self.metrics.finished(done(), 0.1)
         for self.now, there in ((1.0, False), (2.0, True), (KEPT_AFTER_GONE + 1.5, False)):
-            live = {"/demo/web"} if there else set()
+            routes.hold(*(["/demo/web"] if there else []))
             self.assertIn("/demo/web", self.metrics.snapshot().routes)
 
     def test_routes_beyond_a_number_are_counted_together(self) -> None:
-        live = {f"/s{n}/web" for n in range(MAX_ROUTES + 50)}
-        self.metrics.watch_prefixes(lambda: live)
-        for route in sorted(live):
+        live = [f"/s{n}/web" for n in range(MAX_ROUTES + 50)]
+        routes = Routes(*live)
+        for prefix in live:
+            routes.there[prefix] = Routes.Route(prefix, 1, PoolStats(connected=1))
+        self.metrics.watch_routes(routes)
+        for route in live:
             for _ in range(2):
                 self.metrics.finished(done(route), 0.1)
         snapshot = self.metrics.snapshot()
         self.assertEqual(len(snapshot.routes), MAX_ROUTES + 1)
         self.assertEqual(snapshot.routes[OTHER].requests, 100)
+        self.assertEqual(snapshot.routes[OTHER].active, 50)
+        self.assertEqual(snapshot.routes[OTHER].pool, PoolStats(connected=50))
         self.assertEqual(snapshot.everything.requests, 2 * len(live))
 
     def test_new_routes_take_the_place_of_those_that_have_gone(self) -> None:
         """Also where nobody ever looks at the metrics."""
-        live: set[str] = set()
-        self.metrics.watch_prefixes(lambda: live)
+        routes = Routes()
+        self.metrics.watch_routes(routes)
         for number in range(3 * MAX_ROUTES):
             self.now += 1.0
-            live = {f"/s{number}/web"}
+            routes.hold(f"/s{number}/web")
             self.metrics.finished(done(f"/s{number}/web"), 0.1)
         snapshot = self.metrics.snapshot()
         self.assertLessEqual(len(snapshot.routes), MAX_ROUTES)
@@ -238,7 +281,7 @@ class SnapshotTests(MetricsCase):
         other.finished(done("/demo/new", 500, reason="bad"), 0.2)
         for metrics in (self.metrics, other):
             metrics.connected()
-            metrics.watch_routes({RouteState.UP: 2, RouteState.DOWN: 1, RouteState.REFUSED: 0}.get)
+            metrics.watch_routes(Routes(up=2))
         both = [self.metrics.snapshot(), other.snapshot()]
         untouched = msgspec.json.encode(both)
         merged = merge(both)
@@ -249,15 +292,15 @@ class SnapshotTests(MetricsCase):
         self.assertEqual(merged.routes["/demo/new"].errors, 1)
         self.assertEqual(merged.rejections, {"bad": 1})
         self.assertEqual(merged.connections, {"HTTP/1.1": 2})
-        self.assertEqual(merged.states, {"up": 2, "down": 1, "refused": 0})
+        self.assertEqual(merged.states, {"up": 2, "down": 0, "refused": 0})
         self.assertEqual(merged.workers, 2)
         self.assertEqual(msgspec.json.encode(both), untouched)
 
     def test_pools_are_added_up_where_there_are_any(self) -> None:
-        pool = PoolCounts(idle=1, connected=2)
+        pool = PoolStats(idle=1, connected=2)
         parts = [RouteCounts(pool=pool), RouteCounts(pool=pool), RouteCounts()]
         merged = merge([RouterSnapshot(routes={"/demo/web": counts}) for counts in parts])
-        self.assertEqual(merged.routes["/demo/web"].pool, PoolCounts(idle=2, connected=4))
+        self.assertEqual(merged.routes["/demo/web"].pool, PoolStats(idle=2, connected=4))
 
     def test_no_process_has_no_counts(self) -> None:
         self.assertEqual(merge([]).workers, 0)
