@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from hero import __version__
+from hero.cli.certificate import certificate
 from hero.cli.command import HeroCli
 from hero.cli.doctor import doctor
 from hero.cli.image import image
@@ -39,7 +40,7 @@ def main() -> None:
 
 
 for _command in (
-    up, down, status, join, token, node, vm, image, operation, route, ui, doctor,
+    up, down, status, join, token, certificate, node, vm, image, operation, route, ui, doctor,
 ):  # fmt: skip
     main.add_command(_command)
 

@@ -12,6 +12,7 @@ import attrs
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from hero.errors import InvalidConfiguration
 from hero.identity.addresses import normalize_addresses
@@ -22,6 +23,7 @@ from hero.identity.certificates import (
     PrivateKey,
     PublicKey,
     build_authority_certificate,
+    build_leaf,
     build_node_certificate,
     certificates_from_pem,
     is_issued_by,
@@ -34,8 +36,10 @@ from hero.identity.certificates import (
     sha256_fingerprint,
     to_pem,
 )
+from hero.identity.claims import Claim
 from hero.identity.errors import CertificateRefused
 from hero.identity.files import locked, write_atomically
+from hero.identity.user_certificates import user_names
 from hero.sids import new_sid
 
 DEFAULT_LIFETIME = timedelta(days=7)
@@ -164,6 +168,25 @@ class Authority:
             lifetime=lifetime,
         )
         return to_pem(certificate, self.certificate)
+
+    def issue_to_user(
+        self, public_key: PublicKey, *, user: str, claim: Claim, lifetime: timedelta
+    ) -> x509.Certificate:
+        """A certificate with which the person *user* has the rights of *claim*.
+
+        Raises `InvalidConfiguration` for a name that nobody can have.
+        """
+        return build_leaf(
+            authority=self.certificate,
+            authority_key=self._key,
+            public_key=public_key,
+            name=user,
+            uris=user_names(self.cluster_id, user, claim),
+            addresses=[],
+            usages=[ExtendedKeyUsageOID.CLIENT_AUTH],
+            now=self._now(),
+            lifetime=lifetime,
+        )
 
     def check_renewal(self, certificate_pem: str | bytes, csr_pem: str | bytes) -> PeerIdentity:
         """Whose certificate *certificate_pem* is, once *csr_pem* has proved its key.

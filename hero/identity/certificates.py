@@ -51,8 +51,8 @@ def read_identity(certificate: x509.Certificate) -> PeerIdentity | None:
 
     Says nothing about who signed it.
     """
-    names = [match for uri in _uris(certificate) if (match := _NAME.match(uri))]
-    if not names or len(names) != len(_uris(certificate)):
+    names = [match for uri in uris_of(certificate) if (match := _NAME.match(uri))]
+    if not names or len(names) != len(uris_of(certificate)):
         return None
     clusters = {match["cluster"] for match in names}
     sids = {match["sid"] for match in names}
@@ -69,7 +69,7 @@ def read_identity(certificate: x509.Certificate) -> PeerIdentity | None:
 
 def read_cluster_id(certificate: x509.Certificate) -> str | None:
     """The cluster that *certificate*, a CA's or a node's, names."""
-    clusters = {match["cluster"] for uri in _uris(certificate) if (match := _NAME.match(uri))}
+    clusters = {match["cluster"] for uri in uris_of(certificate) if (match := _NAME.match(uri))}
     return clusters.pop() if len(clusters) == 1 else None
 
 
@@ -189,13 +189,38 @@ def build_node_certificate(
     lifetime: timedelta,
 ) -> x509.Certificate:
     """A certificate for a node, good for both ends of a connection."""
-    uris = [
-        x509.UniformResourceIdentifier(f"hero://{cluster_id}/{role}/{node_sid}") for role in roles
-    ]
+    uris = [f"hero://{cluster_id}/{role}/{node_sid}" for role in roles]
+    return build_leaf(
+        authority=authority,
+        authority_key=authority_key,
+        public_key=public_key,
+        name=node_sid,
+        uris=uris,
+        addresses=addresses,
+        usages=[ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH],
+        now=now,
+        lifetime=lifetime,
+    )
+
+
+def build_leaf(
+    *,
+    authority: x509.Certificate,
+    authority_key: PrivateKey,
+    public_key: PublicKey,
+    name: str,
+    uris: Sequence[str],
+    addresses: Sequence[str],
+    usages: Sequence[x509.ObjectIdentifier],
+    now: datetime,
+    lifetime: timedelta,
+) -> x509.Certificate:
+    """A certificate for *public_key* that names *uris* and *addresses*, for *usages*."""
+    names = [*map(general_name, addresses), *map(x509.UniformResourceIdentifier, uris)]
     issuer_id = authority.extensions.get_extension_for_class(x509.SubjectKeyIdentifier).value
     return (
         x509.CertificateBuilder()
-        .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, node_sid)]))
+        .subject_name(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]))
         .issuer_name(authority.subject)
         .public_key(public_key)
         .serial_number(x509.random_serial_number())
@@ -203,15 +228,8 @@ def build_node_certificate(
         .not_valid_after(min(now + lifetime, authority.not_valid_after_utc))
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(_key_usage(digital_signature=True), critical=True)
-        .add_extension(
-            x509.ExtendedKeyUsage(
-                [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
-            ),
-            critical=False,
-        )
-        .add_extension(
-            x509.SubjectAlternativeName([*map(general_name, addresses), *uris]), critical=False
-        )
+        .add_extension(x509.ExtendedKeyUsage(usages), critical=False)
+        .add_extension(x509.SubjectAlternativeName(names), critical=False)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(public_key), critical=False)
         .add_extension(
             x509.AuthorityKeyIdentifier.from_issuer_subject_key_identifier(issuer_id),
@@ -235,7 +253,8 @@ def _alternative_names(certificate: x509.Certificate) -> x509.SubjectAlternative
         return None
 
 
-def _uris(certificate: x509.Certificate) -> list[str]:
+def uris_of(certificate: x509.Certificate) -> list[str]:
+    """The URIs among the names of *certificate*."""
     names = _alternative_names(certificate)
     if names is None:
         return []

@@ -150,7 +150,7 @@ class Caller:
         if self.is_anonymous:
             raise Unauthenticated(
                 f"{what} needs an identity",
-                hint="send a bearer token (hero token admin makes one) or a node's certificate",
+                hint="send a bearer token (hero token admin makes one) or show a certificate",
             )
         raise Forbidden(
             f"{self.user} may not call {what}, which needs the role {access.value}",

@@ -33,7 +33,6 @@ from hero.identity.addresses import normalize_address
 from hero.identity.authority import utc_now
 from hero.identity.certificates import (
     EXPLORER,
-    PeerIdentity,
     certificates_from_pem,
     read_cluster_id,
     read_identity,
@@ -42,6 +41,7 @@ from hero.identity.errors import NoIdentity, PeerRefused
 from hero.identity.files import Fingerprint
 from hero.identity.node import NodeIdentity, identity_fingerprint
 from hero.identity.tls_errors import explain_verification
+from hero.identity.user_certificates import Peer, read_peer
 
 #: RFC 9325 section 4.2 for TLS 1.2; TLS 1.3 has only good ones.
 _CIPHERS = b"ECDHE+AESGCM:ECDHE+CHACHA20:!aNULL:!PSK"
@@ -66,11 +66,11 @@ class HasPeerCertificate(Protocol):
 
 
 #: Reading a certificate takes longer than the rest of what a router does for a request.
-_peers: WeakKeyDictionary[HasPeerCertificate, PeerIdentity] = WeakKeyDictionary()
+_peers: WeakKeyDictionary[HasPeerCertificate, Peer] = WeakKeyDictionary()
 
 
-def peer_identity(transport: HasPeerCertificate) -> PeerIdentity | None:
-    """The node at the other end of *transport*, a connection accepted with `ServerTls`.
+def peer_identity(transport: HasPeerCertificate) -> Peer | None:
+    """Who is at the other end of *transport*, a connection accepted with `ServerTls`.
 
     None where the client showed no certificate. Whether it did is known once the handshake is
     complete, that is, when the first byte has come.
@@ -81,7 +81,7 @@ def peer_identity(transport: HasPeerCertificate) -> PeerIdentity | None:
     certificate = transport.getPeerCertificate()
     if certificate is None:
         return None
-    identity = read_identity(certificate.to_cryptography())
+    identity = read_peer(certificate.to_cryptography())
     if identity is not None:
         _peers[transport] = identity
     return identity
@@ -309,9 +309,9 @@ def _server_verification(cluster_id: str) -> VerifyCallback:
     def verify(
         connection: SSL.Connection, certificate: crypto.X509, error: int, depth: int, ok: int
     ) -> bool:
-        if ok and (depth or read_identity(certificate.to_cryptography()) is not None):
+        if ok and (depth or read_peer(certificate.to_cryptography()) is not None):
             return True
-        reason = _chain_problem(certificate, error, ok) or "it is not the certificate of a node"
+        reason = _chain_problem(certificate, error, ok) or "it names neither a node nor a person"
         _log.info("client certificate refused: {reason}", reason=reason, cluster_id=cluster_id)
         return False
 

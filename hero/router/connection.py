@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from twisted.internet.protocol import Protocol
 
-from hero.identity.certificates import PeerIdentity
 from hero.identity.claims import Caller
+from hero.identity.user_certificates import Peer
 from hero.router.access_log import Record
 from hero.router.forwarding import caller_fields
 from hero.router.model import Connection
@@ -54,7 +54,7 @@ class ClientConnection(Protocol):
         self.requests = 0
         self.bytes_in = 0
         self.bytes_out = 0
-        self._identity: PeerIdentity | None = None
+        self._identity: Peer | None = None
         self._identity_read = False
         self._caller: Caller | None = None
         self._caller_fields = b""
@@ -67,7 +67,7 @@ class ClientConnection(Protocol):
             self._caller_fields = caller_fields(caller, address=self.peer, scheme=self.scheme)
         return self._caller_fields
 
-    def peer_identity(self, read: Callable[[Any], PeerIdentity | None]) -> PeerIdentity | None:
+    def peer_identity(self, read: Callable[[Any], Peer | None]) -> Peer | None:
         """See `IClientConnection`. It is known once the handshake is complete, and then fixed."""
         if not self._identity_read:
             self._identity_read = True

@@ -10,8 +10,8 @@ from typing import Any, Protocol
 
 from hero.explorer.model import TokenRecord
 from hero.identity.authority import utc_now
-from hero.identity.certificates import PeerIdentity
 from hero.identity.claims import DEFAULT_CONTEXT, Caller, Claim, parse_claims
+from hero.identity.user_certificates import Peer, UserIdentity
 from hero.router.errors import Rejection
 from hero.router.head import RequestHead
 from hero.router.request import Request
@@ -53,7 +53,7 @@ class Door:
         tokens: TokenLookup,
         *,
         removed: RemovedNodes = frozenset(),
-        peer_identity: Callable[[Any], PeerIdentity | None] = lambda transport: None,
+        peer_identity: Callable[[Any], Peer | None] = lambda transport: None,
         now: Callable[[], datetime] = utc_now,
     ) -> None:
         self._tokens = tokens
@@ -90,7 +90,7 @@ class Door:
         raise Rejection(
             401,
             "unauthenticated",
-            f"{target.prefix} needs an identity: send a bearer token or a node's certificate",
+            f"{target.prefix} needs an identity: send a bearer token or show a certificate",
             headers=_CHALLENGE,
         )
 
@@ -107,25 +107,31 @@ class Door:
             record.user, record.claims, target.context or record.context or DEFAULT_CONTEXT
         )
 
-    def _by_certificate(self, peer: PeerIdentity, head: RequestHead, target: Target) -> Caller:
+    def _by_certificate(self, peer: Peer, head: RequestHead, target: Target) -> Caller:
+        if isinstance(peer, UserIdentity):
+            self._check_expiry(peer.user, peer.not_after)
+            return _person(peer.user, peer.claims, target.context or peer.context)
         if peer.node_sid in self._removed:
             raise Rejection(
                 403, "node_removed", f"{peer.node_sid} was removed from the cluster", close=True
             )
-        if peer.not_after <= self._now():
-            # It was good when the connection was made, and can have expired since.
-            raise Rejection(
-                401,
-                "certificate_expired",
-                f"the certificate of {peer.node_sid} has expired",
-                headers=_CHALLENGE,
-                close=True,
-            )
+        self._check_expiry(peer.node_sid, peer.not_after)
         behalf = head.named.get(b"hero-on-behalf-of", []) if "explorer" in peer.roles else []
         named = behalf[0].decode("latin-1") if len(behalf) == 1 else None
         if behalf and (named is None or not _USER.fullmatch(named)):
             raise Rejection(400, "bad_on_behalf_of", "Hero-On-Behalf-Of names no user")
         return _node_caller(peer.node_sid, peer.roles, target.context or DEFAULT_CONTEXT, named)
+
+    def _check_expiry(self, whose: str, not_after: datetime) -> None:
+        """A certificate was good when the connection was made, and can have expired since."""
+        if not_after <= self._now():
+            raise Rejection(
+                401,
+                "certificate_expired",
+                f"the certificate of {whose} has expired",
+                headers=_CHALLENGE,
+                close=True,
+            )
 
 
 @lru_cache(_CALLERS)
@@ -137,6 +143,11 @@ def _anonymous(context: str) -> Caller:
 def _token_caller(user: str, claims: str, context: str) -> Caller:
     name = user if user.startswith("user:") else f"user:{user}"
     return Caller(user=name, claims=parse_claims(claims), context=context)
+
+
+@lru_cache(_CALLERS)
+def _person(user: str, claims: frozenset[Claim], context: str) -> Caller:
+    return Caller(user=f"user:{user}", claims=claims, context=context)
 
 
 @lru_cache(_CALLERS)

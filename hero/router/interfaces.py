@@ -7,8 +7,8 @@ from typing import Any
 
 from zope.interface import Attribute, Interface
 
-from hero.identity.certificates import PeerIdentity
 from hero.identity.claims import Caller
+from hero.identity.user_certificates import Peer
 from hero.router.errors import BadAnswer, Rejection
 from hero.router.head import ResponseHead
 from hero.router.limits import Limits
@@ -124,7 +124,7 @@ class IClientConnection(Interface):
     def caller_fields(caller: Caller) -> bytes:
         """The fields of a forwarded head that say that *caller* asks over this connection."""
 
-    def peer_identity(read: Callable[[Any], PeerIdentity | None]) -> PeerIdentity | None:
+    def peer_identity(read: Callable[[Any], Peer | None]) -> Peer | None:
         """Who the client's certificate says it is; *read* reads that from a transport."""
 
     def late() -> None:

@@ -2,8 +2,17 @@
 
 from __future__ import annotations
 
+import stat
+
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+from cryptography.hazmat.primitives.serialization.pkcs12 import load_pkcs12
+
 from hero.cli.instance import write_state
+from hero.identity.claims import Claim
+from hero.identity.node import ensure_master_identity
 from hero.identity.tokens import TokenFile
+from hero.identity.user_certificates import read_user
 from tests.cli.cluster import CliTestCase
 
 
@@ -90,6 +99,30 @@ class RouterAloneTests(CliTestCase):
         self.serve_router()
         result = await self.hero("token", "admin")
         self.assert_fails(result, 5, "this machine's router", "--local")
+
+    async def test_certificate_is_made_for_scripts_and_for_a_browser(self) -> None:
+        """Both files are their owner's alone, and nothing that is there is written over."""
+        ensure_master_identity(self.paths, [])
+        arguments = ("certificate", "alice", "--role", "admin", "--to", str(self.home))
+        made = await self.hero_json(*arguments)
+        for_scripts, for_browsers = self.home / "alice.pem", self.home / "alice.p12"
+        self.assertEqual(
+            (made["file"], made["browser_file"]), (str(for_scripts), str(for_browsers))
+        )
+        pem = for_scripts.read_bytes()
+        [mine, _] = x509.load_pem_x509_certificates(pem)
+        key = load_pem_private_key(pem, None)
+        self.assertEqual(read_user(mine).claims, {Claim("admin")})
+        self.assertEqual(key.public_key(), mine.public_key())
+        browser = load_pkcs12(for_browsers.read_bytes(), made["browser_password"].encode())
+        self.assertEqual(browser.cert.certificate, mine)
+        for file in (for_scripts, for_browsers):
+            self.assertEqual(stat.S_IMODE(file.stat().st_mode), 0o600)
+        self.assert_fails(await self.hero(*arguments), 6, "exists already")
+
+    async def test_certificate_needs_the_authority(self) -> None:
+        result = await self.hero("certificate", "alice", "--to", str(self.home))
+        self.assert_fails(result, 1, "holds no certificate authority")
 
     async def test_routes_are_listed(self) -> None:
         self.serve_router()

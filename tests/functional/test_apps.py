@@ -195,6 +195,19 @@ class IdentityTests(AppCase):
         self.router.hero("token", "revoke", "--local", sid)
         self.assertEqual(self.ask("GET", "/demo/web/")[0].status, 401)
 
+    def test_certificate_makes_its_bearer_known(self) -> None:
+        """A person needs no token then, in a browser for example."""
+        command = page_command("hero certificate").split()[1:]
+        made = self.router.hero("--json", *command)
+        self.assertEqual(made.returncode, 0, made.stderr)
+        context = self.tls()
+        context.load_cert_chain(self.router.home / json.loads(made.stdout)["file"])
+        self.identity = {}
+        self.tls = lambda: context
+        for _ in range(2):
+            _, body = self.ask("GET", "/demo/web/", tls=True)
+            self.assertEqual(body, b"hello user:alice, this is https:/demo/web/\n")
+
     def test_routes_are_listed_beside_the_router(self) -> None:
         """With no other process of Hero's about."""
         listed = self.router.hero("route", "list")
