@@ -12,7 +12,9 @@ from twisted.internet.task import LoopingCall
 from twisted.logger import Logger
 
 from hero.router.access_log import AccessLog, Record
+from hero.router.connection import ClientConnection
 from hero.router.door import Door
+from hero.router.doorway import Doorway
 from hero.router.errors import Rejection
 from hero.router.exchange import Exchange
 from hero.router.front import Front
@@ -57,7 +59,8 @@ class Gateway:
         self._ids = IdSource()
         self._connections: dict[int, Any] = {}
         self._by_address: Counter[str] = Counter()
-        self._handshakes = 0
+        #: TLS handshakes under way.
+        self.handshakes = 0
         self._count = 0
         self._drained: Deferred[None] | None = None
         metrics.watch_routes(routes)
@@ -88,14 +91,20 @@ class Gateway:
         if self._ticking.running:
             self._ticking.stop()
 
-    def admit(self, address: str) -> str | None:
+    def admit(self, address: str, *, secure: bool) -> str | None:
         """Why another connection from *address* is not accepted; None if it is."""
         limits = self.limits
         if self.stopping or len(self._connections) >= limits.connections:
             return "too_many_connections"
         if self._by_address[address] >= limits.address_connections:
             return "too_many_from_address"
+        if secure and self.handshakes >= limits.handshakes:
+            return "too_many_handshakes"
         return None
+
+    def speaker(self, protocol: bytes | None) -> type[ClientConnection]:
+        """What speaks the *protocol* that a client agreed upon by ALPN."""
+        return Front
 
     def next_number(self) -> int:
         """A number for a new connection."""
@@ -105,14 +114,17 @@ class Gateway:
     # What an `IClientConnection` tells.
 
     def connected(self, connection: Any) -> None:
+        if connection.number not in self._connections:
+            self._by_address[connection.peer] += 1
         self._connections[connection.number] = connection
-        self._by_address[connection.peer] += 1
-        self.metrics.connected(connection.protocol)
+        if connection.protocol:
+            self.metrics.connected(connection.protocol)
 
     def disconnected(self, connection: Any) -> None:
         if self._connections.pop(connection.number, None) is None:
             return
-        self.metrics.disconnected(connection.protocol)
+        if connection.protocol:
+            self.metrics.disconnected(connection.protocol)
         address = connection.peer
         self._by_address[address] -= 1
         if not self._by_address[address]:
@@ -195,7 +207,7 @@ class Gateway:
 
 
 class GatewayFactory(Factory):
-    """Builds a `Front` for each connection of one listener. *secure*: it speaks TLS."""
+    """Builds what serves each connection of one listener. *secure*: it speaks TLS."""
 
     noisy = False
 
@@ -203,14 +215,15 @@ class GatewayFactory(Factory):
         self._gateway = gateway
         self._secure = secure
 
-    def buildProtocol(self, addr: IAddress | None) -> Front | None:
+    def buildProtocol(self, addr: IAddress | None) -> ClientConnection | None:
         """See `IProtocolFactory`."""
         gateway = self._gateway
-        reason = gateway.admit(str(getattr(addr, "host", "local")))
+        reason = gateway.admit(str(getattr(addr, "host", "local")), secure=self._secure)
         if reason is not None:
             gateway.metrics.rejected(reason)
             return None
-        return Front(gateway, gateway.next_number(), secure=self._secure)
+        first = Doorway if self._secure else Front
+        return first(gateway, gateway.next_number(), secure=self._secure)
 
 
 def _add_slash(target: Target) -> Rejection:
