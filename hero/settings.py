@@ -33,9 +33,13 @@ def effective_environment(environ: Mapping[str, str]) -> dict[str, str]:
 
     An absent file counts as empty.
     """
+    return {**stored_settings(environ), **environ}
+
+
+def stored_settings(environ: Mapping[str, str]) -> dict[str, str]:
+    """What the node's ``hero.env`` says, by ``HERO_HOME`` in *environ*."""
     env_file = HeroPaths.from_environment(environ).env_file
-    stored = {k: v for k, v in dotenv_values(env_file).items() if v} if env_file.exists() else {}
-    return {**stored, **environ}
+    return {k: v for k, v in dotenv_values(env_file).items() if v} if env_file.exists() else {}
 
 
 def write_env_file(path: Path, settings: Mapping[str, str]) -> None:

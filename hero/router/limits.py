@@ -61,3 +61,5 @@ class Limits:
     manifest: int = 16384
     #: For requests under way when the router is told to stop.
     stop_time: float = 10.0
+    #: The same, and for tunnels, when another router has taken over.
+    drain_time: float = 300.0

@@ -26,13 +26,13 @@ _BACKLOG = 1024
 
 
 def listen_unix(
-    reactor: IReactorUNIX, path: Path, factory: IProtocolFactory
+    reactor: IReactorUNIX, path: Path, factory: IProtocolFactory, *, replace: bool = False
 ) -> Deferred[IListeningPort]:
     """Listen on *path*, mode 0600, in a directory made with mode 0700 where there is none.
 
     The socket takes its name when it accepts connections, in one step, over a stale one. Raises
-    `InvalidConfiguration` where another process answers on *path*, or *path* is no socket, and
-    `SocketPathTooLong`.
+    `InvalidConfiguration` where another process answers on *path*, unless that is to be *replace*d,
+    or *path* is no socket, and `SocketPathTooLong`.
     """
     if len(os.fsencode(path)) > MAX_SOCKET_PATH:
         raise SocketPathTooLong(
@@ -42,25 +42,44 @@ def listen_unix(
         )
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     with _directory_lock(path.parent):
-        _refuse_if_taken(path)
+        _refuse_if_taken(path, replace)
         port = _NamedPort(path, factory, reactor)
         port.startListening()
     return succeed(port)
 
 
 class UnixService(Service):
-    """Listens on *path* while it runs."""
+    """Listens on *path* while it runs; with *replace* also where another process does."""
 
-    def __init__(self, reactor: IReactorUNIX, path: Path, factory: IProtocolFactory) -> None:
+    def __init__(
+        self,
+        reactor: IReactorUNIX,
+        path: Path,
+        factory: IProtocolFactory,
+        *,
+        replace: bool = False,
+    ) -> None:
         self._reactor = reactor
         self._path = path
         self._factory = WrappingFactory(factory)
+        self._replace = replace
         self._port: IListeningPort | None = None
 
     def startService(self) -> None:
         """Listen. Raises as `listen_unix` does."""
-        listen_unix(self._reactor, self._path, self._factory).addCallback(self._listening)
+        self._listen(self._replace)
         super().startService()  # type: ignore[no-untyped-call]
+
+    def retake(self) -> None:
+        """Listen anew, as another process took the name and is gone. Connections stay."""
+        port = self._port
+        self._listen(True)
+        if port is not None:
+            port.stopListening()
+
+    def _listen(self, replace: bool) -> None:
+        listening = listen_unix(self._reactor, self._path, self._factory, replace=replace)
+        listening.addCallback(self._listening)
 
     def stopService(self) -> Deferred[None]:
         """Take the socket away, then close the connections."""
@@ -118,14 +137,14 @@ def _directory_lock(directory: Path) -> Iterator[None]:
         os.close(descriptor)
 
 
-def _refuse_if_taken(path: Path) -> None:
+def _refuse_if_taken(path: Path, replace: bool) -> None:
     try:
         mode = path.lstat().st_mode
     except FileNotFoundError:
         return
     if not stat.S_ISSOCK(mode):
         raise InvalidConfiguration(f"{path} exists and is not a socket", hint="move it away")
-    if _answers(path):
+    if not replace and _answers(path):
         raise InvalidConfiguration(
             f"another process listens on {path}", hint="hero status names it; hero down stops it"
         )

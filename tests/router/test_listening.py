@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import socket
+import stat
+import tempfile
+from pathlib import Path
 from typing import Any
 
 from twisted.trial.unittest import SynchronousTestCase
@@ -15,25 +19,62 @@ from hero.router.listening import FALLBACK_PORT, open_listener
 
 
 class OpenListenerTests(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.directory = Path(tempfile.mkdtemp(prefix="hero-listen-"))
+        self.addCleanup(shutil.rmtree, self.directory)
+
     def open(self, spec: str) -> Any:
         listener = open_listener(spec)
-        if listener.sock is not None:
-            self.addCleanup(listener.sock.close)
+        for sock in listener.sockets:
+            self.addCleanup(sock.close)
         return listener
 
     def test_interface_and_kind_are_read(self) -> None:
         listener = self.open("tcp:0:interface=127.0.0.1")
         self.assertFalse(listener.secure)
-        self.assertEqual(listener.sock.getsockname()[0], "127.0.0.1")
+        host, port = listener.sockets[0].getsockname()
+        self.assertEqual(host, "127.0.0.1")
+        self.assertEqual(listener.url, f"http://127.0.0.1:{port}")
         self.assertTrue(self.open("ssl:0").secure)
+        self.assertRegex(self.open(r"ssl:0:interface=\:\:1").url, r"https://\[::1\]:\d+")
 
-    def test_systemd_is_left_to_twisted(self) -> None:
-        listener = open_listener("systemd:domain=INET:index=0")
-        self.assertTrue(listener.secure)
-        self.assertEqual(listener.description, "systemd:domain=INET:index=0")
+    def test_each_worker_has_a_socket_of_its_own_on_the_same_port(self) -> None:
+        listener, shares = self.open("tcp:0:interface=127.0.0.1").for_workers(3)
+        for sock in listener.sockets[1:]:
+            self.addCleanup(sock.close)
+        self.assertEqual([len(share) for share in shares], [1, 1, 1])
+        self.assertEqual(len({sock.getsockname() for sock in listener.sockets}), 1)
+        _, fewer = listener.for_workers(2)
+        self.assertEqual([len(share) for share in fewer], [2, 1])
+
+    def test_unix_socket_is_made_with_its_mode_and_removed(self) -> None:
+        path = self.directory / "door.sock"
+        listener = self.open(f"unix:{path}:mode=660")
+        self.assertFalse(listener.secure)
+        self.assertEqual(listener.url, f"unix://{path}")
+        self.assertEqual(stat.S_IMODE(path.lstat().st_mode), 0o660)
+        error = self.assertRaises(InvalidConfiguration, open_listener, f"unix:{path}")
+        self.assertIn("another process listens", error.detail)
+        listener.remove()
+        self.assertTrue(path.is_socket())  # somebody listens there still
+        listener.sockets[0].close()
+        again = self.open(f"unix:{path}")  # over the stale one
+        self.assertEqual(stat.S_IMODE(path.lstat().st_mode), 0o600)
+        again.sockets[0].close()
+        again.remove()
+        self.assertEqual(list(self.directory.iterdir()), [])
+
+    def test_file_in_the_place_of_a_unix_socket_is_kept(self) -> None:
+        path = self.directory / "door.sock"
+        path.write_text("precious")
+        error = self.assertRaises(InvalidConfiguration, open_listener, f"unix:{path}")
+        self.assertIn("is not a socket", error.detail)
+        self.assertEqual(path.read_text(), "precious")
+        error = self.assertRaises(InvalidConfiguration, open_listener, "unix:/no/such/place.sock")
+        self.assertIn("cannot listen on /no/such/place.sock", error.detail)
 
     def test_nonsense_is_explained(self) -> None:
-        for spec in ("443", "ssl:http", "tcp:70000", "udp:53", "ssl:443:backlog=3"):
+        for spec in ("443", "ssl:http", "tcp:70000", "udp:53", "ssl:443:backlog=3", "unix:here"):
             error = self.assertRaises(InvalidConfiguration, open_listener, spec)
             self.assertIn(spec, error.detail)
             self.assertIn("ssl:PORT", error.hint or "")
@@ -59,7 +100,9 @@ class OpenListenerTests(SynchronousTestCase):
             return None
 
         self.patch(listening, "_bind", bind)
-        self.assertTrue(open_listener("ssl:443:interface=127.0.0.1").secure)
+        listener = open_listener("ssl:443:interface=127.0.0.1")
+        self.assertTrue(listener.secure)
+        self.assertEqual(listener.spec, "ssl:443:interface=127.0.0.1")
         self.assertEqual(bound, [("127.0.0.1", 443), ("127.0.0.1", FALLBACK_PORT)])
         for spec in ("ssl:80", "tcp:443"):
             error = self.assertRaises(InvalidConfiguration, open_listener, spec)

@@ -19,13 +19,14 @@ from twisted.internet.task import deferLater
 from twisted.python import usage
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
+from hero.router.limits import Limits
 from hero.router.tap import Options
 from tests.router.harness import Wire
 
 
 class OptionsTests(SynchronousTestCase):
     def options(self, *arguments: str, **environ: str) -> Options:
-        options = Options({"HERO_HOME": "/nonexistent/hero", **environ})
+        options = Options({"HERO_HOME": "/nonexistent/hero"} | environ)
         options.parseOptions(list(arguments))
         return options
 
@@ -46,6 +47,31 @@ class OptionsTests(SynchronousTestCase):
     def test_unknown_words_are_refused(self) -> None:
         self.assertRaises(usage.UsageError, self.options, "--access", "everyone")
         self.assertRaises(usage.UsageError, self.options, "--mode", "solo")
+
+    def test_limits_are_read(self) -> None:
+        options = self.options("--limits", "connections=5, idle_time=1.5 body=none")
+        self.assertEqual(options["limits"], Limits(connections=5, idle_time=1.5, body=None))
+        self.assertEqual(self.options(HERO_LIMITS="body=7")["limits"], Limits(body=7))
+        self.assertEqual(self.options()["limits"], Limits())
+        for wrong in ("conections=5", "connections=none", "connections", "line=x", "line=-1"):
+            error = self.assertRaises(usage.UsageError, self.options, "--limits", wrong)
+            self.assertIn(wrong.partition("=")[0], str(error).replace("''", "connections"))
+
+    def test_settings_of_the_file_are_read_again_also_where_they_were_handed_down(self) -> None:
+        home = Path(self.mktemp()).absolute()
+        (home / "cfg").mkdir(parents=True)
+        file = home / "cfg/hero.env"
+        file.write_text("HERO_ACCESS=public\nHERO_LIMITS=connections=5\n")
+        handed_down = {"HERO_ACCESS": "public", "HERO_LIMITS": "connections=6"}
+        options = self.options("--listen", "tcp:1", HERO_HOME=str(home), **handed_down)
+        file.write_text("HERO_LIMITS=connections=7\n")
+        again = options.read_again()
+        self.assertEqual(again["access"], "cluster")
+        self.assertEqual(again["limits"].connections, 6)
+        self.assertEqual(again.listen, ["tcp:1"])
+        self.assertEqual(again.paths, options.paths)
+        file.write_text("HERO_ACCESS=everyone\n")
+        self.assertRaises(usage.UsageError, options.read_again)
 
     def test_addresses_are_split(self) -> None:
         options = self.options("--advertise-address", "10.0.0.1, node.example,")
@@ -174,4 +200,5 @@ class ProcessTests(TestCase):
         ended = await run.ended
         self.assertEqual(ended.exitCode, 1)
         self.assertIn(b"'systemd:domain=INET:index=0' names no socket", run.said)
+        self.assertIn(b"systemctl start hero-router.socket", run.said)
         self.assertNotIn(b"Traceback", run.said)
