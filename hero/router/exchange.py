@@ -12,6 +12,7 @@ from hero.router.errors import BadAnswer, Rejection
 from hero.router.head import RequestHead, ResponseHead
 from hero.router.interfaces import IAnswerReader, IUpstreamUser
 from hero.router.limits import Limits
+from hero.router.model import RouteState
 from hero.router.upstream import UpstreamConnection
 
 if TYPE_CHECKING:
@@ -36,6 +37,7 @@ class Exchange:
         "_client_ended",
         "_held",
         "_length",
+        "_now",
         "_retriable",
         "_reusable",
         "_route",
@@ -64,6 +66,7 @@ class Exchange:
         admit: Callable[[], None] | None,
     ) -> None:
         self._route = route
+        self._now = route.reactor.seconds
         self._sink = sink
         self._wire = wire
         self._admit = admit
@@ -150,9 +153,19 @@ class Exchange:
 
     def answer_started(self, head: ResponseHead, data: bytes) -> None:
         self._started = True
-        self.upstream_seconds = self._route.reactor.seconds() - self._asked_at
+        self.upstream_seconds = self._now() - self._asked_at
         if self._sink is not None:
             self._sink.start_answer(head, data)
+
+    def answered(self, head: ResponseHead, data: bytes) -> None:
+        self.upstream_seconds = self._now() - self._asked_at
+        sink, self._sink = self._sink, None
+        if sink is not None:
+            self._upstream = None
+            self._route.active -= 1
+            if self._whole_timer is not None:
+                self._stop_timer()
+            sink.whole_answer(head, data)
 
     def answer_data(self, data: bytes) -> None:
         if self._sink is not None:
@@ -169,7 +182,7 @@ class Exchange:
         if asked is None or given is None or asked.lower() != given.lower():
             raise BadAnswer("it switches to a protocol that nobody asked for")
         self._started = self._tunnel = True
-        self.upstream_seconds = self._route.reactor.seconds() - self._asked_at
+        self.upstream_seconds = self._now() - self._asked_at
         self._stop_timer()
         if self._sink is not None:
             self._sink.switch(head)
@@ -211,9 +224,10 @@ class Exchange:
             upstream.abort()
             return
         route = self._route
-        route.answered()
+        if route.state is not RouteState.UP:
+            route.answered()
         self._upstream = upstream
-        self._asked_at = route.reactor.seconds()
+        self._asked_at = self._now()
         upstream.begin(self, self._wire, whole=self._whole and self._reusable)
         if self._held is not None:
             held, self._held = self._held, None

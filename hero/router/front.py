@@ -70,6 +70,8 @@ class Front(ClientConnection):
         self._ahead_paused = False
         self._parsing = False
         self._unread = 0
+        #: Where the head begins that came in part.
+        self._partial_since = -1
         #: Bytes that came before the request that is being read.
         self._begun = 0
 
@@ -101,7 +103,6 @@ class Front(ClientConnection):
                 self._buffer += data
             else:
                 self._buffer = data
-                self.deadline = self._now() + self._limits.head_time
             if self._writable:
                 self._read_heads()
             else:
@@ -217,7 +218,8 @@ class Front(ClientConnection):
 
     def under_way(self, limits: Limits) -> None:
         self._route_limits = limits
-        self._wait(limits.answer_time)
+        if self.record is not None:
+            self.deadline = self.record.started + limits.answer_time
 
     def informational(self, head: ResponseHead) -> None:
         request = self._head
@@ -226,30 +228,37 @@ class Front(ClientConnection):
             self._write(head.start + b"\r\n")
 
     def start_answer(self, head: ResponseHead, data: bytes) -> None:
+        self.deadline = self._now() + self._route_limits.stall_time
+        self._begin_answer(head, data)
+
+    def whole_answer(self, head: ResponseHead, data: bytes) -> None:
+        self._begin_answer(head, data)
+        self.finish_answer()
+
+    def _begin_answer(self, head: ResponseHead, data: bytes) -> None:
         request, record = self._head, self.record
         assert request is not None and record is not None
         self._answer = head
+        record.status = head.status
         minor = request.minor
-        now = self._now()
-        keep_alive = request.keep_alive and self.state is State.ANSWER
+        keep_alive = (
+            request.keep_alive
+            and self.state is State.ANSWER
+            and record.started - self.since < self._limits.connection_time
+        )
         if head.framing is Framing.UNTIL_CLOSE and minor == 1:
             self._rechunk = True
             if data:
                 data = b"%x\r\n%b\r\n" % (len(data), data)
         elif minor == 0 and head.framing not in (Framing.NONE, Framing.LENGTH):
             keep_alive = False
-        if keep_alive and (
-            self._gateway.stopping or now - self.since >= self._limits.connection_time
-        ):
-            keep_alive = False
-        self._keep_alive = keep_alive
-        record.status = head.status
-        self.deadline = now + self._route_limits.stall_time
-        if head.request_id is None:
-            end = b"X-Request-ID: %b\r\n" % record.request_id.encode()
-            end += answer_end(head, minor=minor, keep_alive=keep_alive, rechunk=self._rechunk)
+        self._keep_alive = keep_alive = keep_alive and not self._gateway.stopping
+        if keep_alive and minor and head.framing is Framing.LENGTH and head.status != 426:
+            end = b"\r\n"
         else:
             end = answer_end(head, minor=minor, keep_alive=keep_alive, rechunk=self._rechunk)
+        if head.request_id is None:
+            end = b"X-Request-ID: %b\r\n%b" % (record.request_id.encode(), end)
         wire = head.start + end + data
         self.bytes_out += len(wire)
         self.transport.write(wire)
@@ -263,9 +272,8 @@ class Front(ClientConnection):
 
     def finish_answer(self) -> None:
         exchange, self._exchange = self._exchange, None
-        record = self.record
-        if record is not None and exchange is not None:
-            record.upstream_seconds = exchange.upstream_seconds
+        if self.record is not None and exchange is not None:
+            self.record.upstream_seconds = exchange.upstream_seconds
         if self._rechunk:
             self._write(b"0\r\n\r\n")
         self._finish_record(None)
@@ -383,6 +391,9 @@ class Front(ClientConnection):
             end = buffer.find(b"\r\n\r\n", start) + 4
         if end < 4:
             self._check_partial(buffer)
+            if self._partial_since != self.consumed:
+                self._partial_since = self.consumed
+                self._wait(self._limits.head_time)
             return False
         if end - start > self._limits.head:
             raise self._too_long(buffer)
@@ -475,7 +486,7 @@ class Front(ClientConnection):
         self.state = State.HEAD
         self._head = self._body = self._answer = None
         limits = self._route_limits = self._limits
-        self._wait(limits.head_time if self._buffer else limits.idle_time)
+        self.deadline = self._now() + limits.idle_time
         if self._body_paused or self._ahead_paused:
             self._body_paused = self._ahead_paused = False
             self._set_reading()

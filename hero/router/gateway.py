@@ -161,7 +161,12 @@ class Gateway:
         if target.bare and request.head.method in (b"GET", b"HEAD"):
             raise _add_slash(target)
         wire = request.wire + fields + self._ids.fields(record.request_id, request.trace)
-        admit = self._door.admission(caller, route, target)
+        if route.listening:
+            self._door.admit(caller, route.access, target)
+            admit = None
+        else:
+            # What access it needs will be known when somebody listens.
+            admit = self._door.admission(caller, route, target)
         return Exchange(route, sink, request.head, wire, request.upgrade, admit)
 
     def finished(self, connection: Any, record: Record, reason: str | None) -> None:

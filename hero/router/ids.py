@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 
-_BATCH = 4096
+_BATCH = 32768
 
 
 class IdSource:
@@ -32,8 +32,8 @@ class IdSource:
 
         *trace* is the trace-id and the flags to continue (W3C Trace Context level 1).
         """
+        digits = self.take(48)
         if trace is None:
-            digits = self.take(48)
             return (
                 f"X-Request-ID: {request_id}\r\n"
                 f"traceparent: 00-{digits[:32]}-{digits[32:]}-01\r\n\r\n"
@@ -41,6 +41,6 @@ class IdSource:
         return b"X-Request-ID: %b\r\ntraceparent: 00-%b-%b-%b\r\n\r\n" % (
             request_id.encode(),
             trace[0],
-            self.take(16).encode(),
+            digits[32:].encode(),
             trace[1],
         )

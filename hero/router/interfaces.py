@@ -29,6 +29,9 @@ class IAnswerSink(Interface):
     def start_answer(head: ResponseHead, data: bytes) -> None:
         """Begin the answer; *data* is the first part of its body, or empty."""
 
+    def whole_answer(head: ResponseHead, data: bytes) -> None:
+        """Pass on an answer that came at once; *data* is its body."""
+
     def answer_data(data: bytes) -> None:
         """Pass on a part of the answer's body."""
 
@@ -68,6 +71,9 @@ class IAnswerReader(Interface):
 
     def answer_started(head: ResponseHead, data: bytes) -> None:
         """The final answer has begun; *data* is the first part of its body, or empty."""
+
+    def answered(head: ResponseHead, data: bytes) -> None:
+        """The answer is complete, body and all; the connection is no longer the reader's."""
 
     def answer_data(data: bytes) -> None:
         """A part of the body has come; or bytes have, after `switched`."""

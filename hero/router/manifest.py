@@ -105,6 +105,10 @@ class _Fetch:
         self._status = head.status
         self.answer_data(data)
 
+    def answered(self, head: ResponseHead, data: bytes) -> None:
+        self.answer_started(head, data)
+        self.answer_finished()
+
     def answer_data(self, data: bytes) -> None:
         self._body += data
         if len(self._body) > self._limit:

@@ -64,6 +64,10 @@ class SiteSink:
         if data:
             self._request.write(data)
 
+    def whole_answer(self, head: ResponseHead, data: bytes) -> None:
+        self.start_answer(head, data)
+        self.finish_answer()
+
     def answer_data(self, data: bytes) -> None:
         self._progress()
         self._request.write(data)

@@ -201,19 +201,19 @@ class UpstreamConnection(Protocol):
                 reader.answer_data(early)
 
     def _read_answer(self, reader: Any, head: ResponseHead, data: bytes) -> None:
-        self._head = head
-        if head.framing is Framing.NONE or (
-            head.framing is Framing.LENGTH and len(data) == head.length
-        ):
+        framing = head.framing
+        if framing is Framing.NONE or (framing is Framing.LENGTH and len(data) == head.length):
             # The usual case: all of it came at once, or there is no body.
-            rest = head.framing is Framing.NONE and data != b""
-            reader.answer_started(head, b"" if rest else data)
-            if self._reader is reader:
-                self._finish(reader, clean=not rest)
+            self._reader = None
+            if framing is Framing.NONE and data:
+                self._give_back(clean=False, keep_alive=False)
+                data = b""
+            else:
+                self._give_back(clean=True, keep_alive=head.keep_alive)
+            reader.answered(head, data)
             return
-        body = self._body = follower(
-            head.framing, head.length, raw=reader.raw_chunks, trailers=True
-        )
+        self._head = head
+        body = self._body = follower(framing, head.length, raw=reader.raw_chunks, trailers=True)
         out = body.feed(data) if data else b""
         reader.answer_started(head, out)
         if body.done and self._reader is reader:
@@ -230,10 +230,14 @@ class UpstreamConnection(Protocol):
 
     def _finish(self, reader: Any, *, clean: bool) -> None:
         """The answer is complete; *clean*: and nothing followed it."""
+        assert self._head is not None
         self._reader = None
-        if self._sent and clean and self._head is not None and self._head.keep_alive:
+        self._give_back(clean=clean, keep_alive=self._head.keep_alive)
+        reader.answer_finished()
+
+    def _give_back(self, *, clean: bool, keep_alive: bool) -> None:
+        if self._sent and clean and keep_alive:
             self._pool.release(self)
         else:
             self._pool.forget(self)
             self.transport.abortConnection()
-        reader.answer_finished()

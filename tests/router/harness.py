@@ -85,7 +85,8 @@ class Wire(Protocol):
 
     def _check(self) -> None:
         for item in list(self._waiting):
-            if item[0](self) or (self.closed and item[1] is not None):
+            # What one of them does may have woken another already.
+            if item in self._waiting and (self.closed or item[0](self)):
                 self._waiting.remove(item)
                 item[1].callback(None)
 
