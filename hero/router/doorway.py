@@ -70,4 +70,4 @@ def _hand_over(transport: Any, successor: ClientConnection) -> None:
         transport.wrappedProtocol = successor
     else:
         transport.protocol = successor
-    successor.makeConnection(transport)
+    successor.makeConnection(transport)  # type: ignore[no-untyped-call]
