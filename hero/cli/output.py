@@ -34,6 +34,11 @@ _STATE_STYLES = {
 }
 
 
+def state_style(state: str) -> str | None:
+    """The colour of a state; None for one that has none."""
+    return _STATE_STYLES.get(state)
+
+
 def print_json(value: Any) -> None:
     """Print *value*, made of builtins or of our wire types, as JSON on stdout."""
     import msgspec
