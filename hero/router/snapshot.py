@@ -105,8 +105,8 @@ def merge(snapshots: Sequence[RouterSnapshot]) -> RouterSnapshot:
 
     Each process discovers all routes on its own, so ``states`` are not added up.
     """
-    if not snapshots:
-        return RouterSnapshot(workers=0)
+    if len(snapshots) < 2:
+        return snapshots[0] if snapshots else RouterSnapshot(workers=0)
     merged: RouterSnapshot = _sum(snapshots)
     merged.states = {
         state: max(snapshot.states.get(state, 0) for snapshot in snapshots)

@@ -17,7 +17,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import msgspec
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry
 from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.web.resource import IResource
@@ -30,6 +30,7 @@ from hero.rpc.body import BoundedRequest
 from hero.rpc.event_stream import EventsResource
 from hero.rpc.identity import caller_from_headers
 from hero.rpc.metrics import RpcMetrics
+from hero.rpc.metrics_text import metrics_text
 from hero.rpc.openrpc import document
 from hero.rpc.server import RpcResource
 from hero.rpc.tree import Tree
@@ -151,7 +152,7 @@ class _MetricsResource(Tree):
 
     def render_GET(self, request: Request) -> bytes:
         request.setHeader("Content-Type", CONTENT_TYPE_LATEST)
-        return generate_latest(self._registry)
+        return metrics_text(self._registry)
 
 
 class _HealthResource(Tree):
