@@ -59,18 +59,27 @@ class Listener:
         host = f"[{address[0]}]" if ":" in address[0] else address[0]
         return f"{scheme}://{host}:{address[1]}"
 
-    def for_workers(self, count: int) -> tuple[Listener, list[list[socket.socket]]]:
-        """This listener with sockets enough for *count* processes, and the sockets of each."""
+    def enough_for(self, count: int) -> Listener:
+        """This listener, with a socket for each of *count* processes where it can be had."""
         sockets = [*self.sockets]
         first = sockets[0]
-        if first.family != socket.AF_UNIX and first.getsockopt(
-            socket.SOL_SOCKET, socket.SO_REUSEPORT
-        ):
+        if first.family == socket.AF_UNIX:
+            return self
+        try:
             while len(sockets) < count:
                 sockets.append(_bound(first.family, first.getsockname()[:2], shared=True))
                 sockets[-1].listen(_BACKLOG)
-        shares = [sockets[index::count] or [sockets[0]] for index in range(count)]
-        return attrs.evolve(self, sockets=tuple(sockets)), shares
+        except OSError as error:
+            _log.info(
+                "workers share one socket for {url}, and the work less evenly: {reason}",
+                url=self.url,
+                reason=error.strerror,
+            )
+        return attrs.evolve(self, sockets=tuple(sockets))
+
+    def share_of(self, number: int, count: int) -> tuple[socket.socket, ...]:
+        """The sockets of the process *number* of *count*."""
+        return self.sockets[number::count] or self.sockets[:1]
 
     def remove(self) -> None:
         """Remove the file of a UNIX socket that was made here, unless another took its name."""

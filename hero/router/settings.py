@@ -18,7 +18,7 @@ from hero.settings import EnvironmentOptions, stored_settings
 
 MODES = ("local", "master", "worker")
 #: What a change of takes another process, and is not noticed by one that runs.
-FIXED = ("mode", "sockets", "access-log")
+FIXED = ("mode", "sockets", "access-log", "workers")
 
 
 def _access(value: str) -> str:
@@ -31,6 +31,14 @@ def _mode(value: str) -> str:
     if value not in MODES:
         raise usage.UsageError(f"--mode is one of {', '.join(MODES)}")
     return value
+
+
+def _workers(value: str) -> int:
+    if value == "auto":
+        return len(os.sched_getaffinity(0))
+    if not re.fullmatch(r"[1-9]\d{0,2}", value):
+        raise usage.UsageError("--workers is a number of processes, or auto: one for each core")
+    return int(value)
 
 
 def read_limits(text: str) -> Limits:
@@ -71,6 +79,7 @@ class Options(EnvironmentOptions):
         ["access", None, "cluster", "Who may call what does not say: cluster, public", _access],
         ["advertise-address", None, "", "URLs or hosts by which others reach this node, by commas"],
         ["access-log", None, None, "A file, stdout, or - for none [var/log/router-access.log]"],
+        ["workers", None, 1, "Processes that share the work; auto: one for each core", _workers],
         ["limits", None, None, "Other bounds than usual: connections=2000 …", read_limits],
     ]
 

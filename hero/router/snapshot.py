@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Set
 from typing import Any
 
 import attrs
@@ -113,6 +113,29 @@ def merge(snapshots: Sequence[RouterSnapshot]) -> RouterSnapshot:
         for state in merged.states
     }
     return merged
+
+
+def as_past(snapshot: RouterSnapshot) -> RouterSnapshot:
+    """What remains of *snapshot* when its process is no more: what it counted, and nothing that
+    was so just then."""
+    past = msgspec.json.decode(msgspec.json.encode(snapshot), type=RouterSnapshot)
+    past.connections, past.states, past.streams, past.workers = {}, {}, 0, 0
+    past.handshakes.in_flight = 0
+    for counts in past.routes.values():
+        counts.active = 0
+        if counts.pool is not None:
+            counts.pool = attrs.evolve(counts.pool, idle=0, busy=0, waiting=0, tunnels=0)
+    return past
+
+
+def keep_routes(snapshot: RouterSnapshot, prefixes: Set[str]) -> RouterSnapshot:
+    """*snapshot* with routes other than those of *prefixes* among the ones that are gone."""
+    gone = [counts for prefix, counts in snapshot.routes.items() if prefix not in prefixes]
+    return msgspec.structs.replace(
+        snapshot,
+        routes={prefix: counts for prefix, counts in snapshot.routes.items() if prefix in prefixes},
+        gone=_sum([snapshot.gone, *gone]),
+    )
 
 
 def add_pools(pools: Sequence[PoolStats]) -> PoolStats:

@@ -7,18 +7,22 @@ from typing import Any
 
 from prometheus_client import CollectorRegistry
 from twisted.application.service import IService
+from twisted.web.resource import IResource
 
 from hero.errors import HeroError
 from hero.identity.node import ensure_master_identity
+from hero.identity.tls import ServerTls
 from hero.router.activation import inherited_sockets
 from hero.router.api import RouterService
 from hero.router.listening import Listeners, open_listener
-from hero.router.management import GatewayView, RouterApi
+from hero.router.management import GatewayView, RouterApi, RouterView
 from hero.router.metrics import RouterMetrics
 from hero.router.service import RouterProcess
-from hero.router.serving import OwnServing
+from hero.router.serving import OwnServing, Serving
 from hero.router.settings import Options
 from hero.router.takeover import Predecessor
+from hero.router.worker_metrics import gathered_metrics
+from hero.router.workers import Workers
 from hero.rpc.site import UnixService, service_site
 
 __all__ = ["Options", "makeService"]
@@ -42,18 +46,27 @@ def _assemble(reactor: Any, options: Options) -> IService:
     paths.ensure()
     if options["mode"] != "worker":
         ensure_master_identity(paths, options.addresses)
+    ServerTls(paths.tls)  # a node without a certificate is told so here, not by each worker
     predecessor = Predecessor.find(paths.run)
     listeners = _listen(options, predecessor)
     registry = CollectorRegistry()
-    serving = OwnServing(reactor, options, listeners, RouterMetrics(registry))
-    api = RouterApi(GatewayView(serving.gateway), listeners)
+    serving: Serving
+    view: RouterView
+    extra: dict[bytes, IResource] = {}
+    if options["workers"] == 1:
+        serving = OwnServing(reactor, options, listeners, RouterMetrics(registry))
+        view = GatewayView(serving.gateway)
+    else:
+        serving = view = workers = Workers(reactor, options, listeners, options["workers"])
+        extra[b"metrics"] = gathered_metrics(registry, workers)
     site = service_site(
         reactor=reactor,
         name="hero-router",
         description="The one network door of this node",
         access="cluster",
-        rpc={"router": {RouterService: api}},
+        rpc={"router": {RouterService: RouterApi(view, listeners)}},
         registry=registry,
+        extra=extra,
     )
     management = UnixService(reactor, paths.router_socket, site, replace=predecessor is not None)
     return RouterProcess(reactor, options, listeners, serving, management, predecessor)
@@ -65,5 +78,6 @@ def _listen(options: Options, predecessor: Predecessor | None) -> Listeners:
     listeners = []
     for spec in options.listen:
         taken = predecessor.take(spec) if predecessor is not None else None
-        listeners.append(taken or open_listener(spec, inherited))
+        listener = taken or open_listener(spec, inherited)
+        listeners.append(listener.enough_for(options["workers"]))
     return Listeners(listeners)

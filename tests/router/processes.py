@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -163,3 +164,22 @@ class ProcessCase(TestCase):
                 connection.close()
 
         return await deferToThread(ask)
+
+    async def get_local(self, path: str) -> bytes:
+        """The body of one answer of the router's management socket."""
+        return await deferToThread(self._ask_local, "GET", path, None)
+
+    async def call_local(self, path: str, method: str) -> Any:
+        """The result of a call to the router's management socket."""
+        call = json.dumps({"jsonrpc": "2.0", "id": 1, "method": method, "params": {}})
+        return json.loads(await deferToThread(self._ask_local, "POST", path, call))["result"]
+
+    def _ask_local(self, verb: str, path: str, body: str | None) -> bytes:
+        connection = HTTPConnection("localhost", timeout=20)
+        connection.sock = socket.socket(socket.AF_UNIX)
+        try:
+            connection.sock.connect(str(self.sockets / "hero_router/rpc.sock"))
+            connection.request(verb, path, body, {"Content-Type": "application/json"})
+            return connection.getresponse().read()
+        finally:
+            connection.close()

@@ -15,7 +15,7 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from hero.errors import InvalidConfiguration
 from hero.router import listening
-from hero.router.listening import FALLBACK_PORT, open_listener
+from hero.router.listening import FALLBACK_PORT, Listener, open_listener
 
 
 class OpenListenerTests(SynchronousTestCase):
@@ -39,13 +39,25 @@ class OpenListenerTests(SynchronousTestCase):
         self.assertRegex(self.open(r"ssl:0:interface=\:\:1").url, r"https://\[::1\]:\d+")
 
     def test_each_worker_has_a_socket_of_its_own_on_the_same_port(self) -> None:
-        listener, shares = self.open("tcp:0:interface=127.0.0.1").for_workers(3)
+        listener = self.open("tcp:0:interface=127.0.0.1").enough_for(3)
         for sock in listener.sockets[1:]:
             self.addCleanup(sock.close)
-        self.assertEqual([len(share) for share in shares], [1, 1, 1])
         self.assertEqual(len({sock.getsockname() for sock in listener.sockets}), 1)
-        _, fewer = listener.for_workers(2)
-        self.assertEqual([len(share) for share in fewer], [2, 1])
+        first, second, third = listener.sockets
+        self.assertEqual(
+            [listener.share_of(n, 3) for n in range(3)], [(first,), (second,), (third,)]
+        )
+        self.assertEqual(listener.share_of(0, 2), (first, third))
+
+    def test_workers_share_a_socket_that_is_the_only_one(self) -> None:
+        listener = self.open(f"unix:{self.directory}/door.sock").enough_for(2)
+        self.assertEqual(len(listener.sockets), 1)
+        self.assertEqual(listener.share_of(1, 2), listener.sockets)
+        with socket.socket() as only:  # as passed by systemd: others may not use its port
+            only.bind(("127.0.0.1", 0))
+            only.listen()
+            listener = Listener(spec="systemd:index=0", secure=True, sockets=(only,)).enough_for(2)
+            self.assertEqual(listener.sockets, (only,))
 
     def test_unix_socket_is_made_with_its_mode_and_removed(self) -> None:
         path = self.directory / "door.sock"

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import attrs
 import msgspec
@@ -23,6 +25,7 @@ from hero.router.snapshot import (
     RouterSnapshot,
     merge,
 )
+from hero.router.worker_metrics import WorkerCollector
 
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
@@ -344,7 +347,11 @@ class DocumentationTests(SynchronousTestCase):
 
     def test_every_metric_is_explained(self) -> None:
         """And nothing that there is not."""
-        families = list(SnapshotCollector(lambda: [RouterSnapshot()]).collect())
+        workers: Any = SimpleNamespace(restarts=0, silences=0, pids={})
+        families = [
+            *SnapshotCollector(lambda: [RouterSnapshot()]).collect(),
+            *WorkerCollector(workers).collect(),
+        ]
         there = {f.name + ("_total" if f.type == "counter" else "") for f in families}
         page = Path(__file__).parents[2] / "docs/reference/metrics.md"
         explained = set(re.findall(r"^\| `(hero_router_\w+)`", page.read_text(), re.MULTILINE))
