@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import signal
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ from bench.router.lab import HeroSource, Lab
 from bench.router.machine import describe_machine
 from bench.router.measures.catalogue import MEASURES, chosen
 from bench.router.peers.roster import NAMES, peers_for
+from bench.router.processes import LOAD_CORE
 from bench.router.report import Report
 from bench.router.rounds import compare
 
@@ -25,10 +27,10 @@ def _arguments() -> argparse.Namespace:
     )
     add = parser.add_argument
     add("--only", default="", help=f"measures: {', '.join(m.name for m in MEASURES)}; tls* works")
-    add("--peers", default=",".join(NAMES), help=f"proxies, of {', '.join(NAMES)}")
+    add("--peers", default="", help=f"proxies: {', '.join(NAMES)} [all; nginx,hero if --quick]")
     add("--rounds", type=int, default=3, help="how often each proxy has its turn [3]")
     add("--seconds", type=float, default=3.0, help="how long a turn takes [3]")
-    add("--quick", action="store_true", help="one round of a second: does it all work?")
+    add("--quick", action="store_true", help="one round of a second each, to see that it works")
     add("--hero-tree", type=Path, default=_TREE, help="the source tree that Hero is run from")
     add("--hero-python", type=Path, default=Path(sys.executable), help="Hero's interpreter")
     add("--save", type=Path, help="write the result to this directory")
@@ -45,10 +47,13 @@ def main() -> None:
     # Whoever ends the run early leaves no processes behind either.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     rounds, seconds = (1, 1.0) if arguments.quick else (arguments.rounds, arguments.seconds)
+    names = _names(arguments.peers) or (["nginx", "hero"] if arguments.quick else list(NAMES))
+    # What this process does itself belongs to the load.
+    os.sched_setaffinity(0, {LOAD_CORE})
     install()
     hero = HeroSource(tree=arguments.hero_tree.resolve(), python=arguments.hero_python.absolute())
     with Lab(hero) as lab:
-        peers = peers_for(lab, _names(arguments.peers))
+        peers = peers_for(lab, names)
         comparisons = []
         for measure in chosen(_names(arguments.only)):
             print(measure.title, flush=True)

@@ -85,7 +85,7 @@ def _comparison_json(comparison: Comparison) -> dict[str, Any]:
         "title": comparison.measure.title,
         "rounds": [
             {
-                name: {**reading.figures, "other_load": round(reading.other_load, 3)}
+                name: {**reading.figures, "other_load": reading.other_load}
                 for name, reading in readings.items()
             }
             for readings in comparison.rounds

@@ -7,11 +7,12 @@ from collections.abc import Callable, Mapping, Sequence
 
 import attrs
 
+from bench.router.generators.native import GeneratorFailed
 from bench.router.lab import Lab
 from bench.router.machine import CoreTime
 from bench.router.measures.measure import Measure, Target
 from bench.router.peers.peer import Peer, Proxy
-from bench.router.processes import PROXY_CORE
+from bench.router.processes import PROXY_CORE, NotStarted
 
 #: More of the proxy's core than this for others, and a reading does not count.
 _TOLERATED = 0.08
@@ -19,15 +20,18 @@ _TOLERATED = 0.08
 
 @attrs.frozen(kw_only=True)
 class Reading:
-    """What one proxy showed in one round. ``other_load`` is others' share of its core."""
+    """What one proxy showed in one round.
+
+    ``other_load`` is others' share of its core, None where that cannot be told.
+    """
 
     figures: Mapping[str, float]
-    other_load: float
+    other_load: float | None
 
     @property
     def clean(self) -> bool:
         """Whether the proxy had its core nearly to itself."""
-        return self.other_load <= _TOLERATED
+        return self.other_load is None or self.other_load <= _TOLERATED
 
 
 @attrs.frozen(kw_only=True)
@@ -80,7 +84,7 @@ class Comparison:
 
     def noise(self, name: str) -> float:
         """The largest share that others had of the proxy's core in any round."""
-        return max(found[name].other_load for found in self.rounds)
+        return max(found[name].other_load or 0.0 for found in self.rounds)
 
     def outcomes(self) -> list[Outcome]:
         """Each target of the measure, and what was reached."""
@@ -107,36 +111,49 @@ def compare(
 ) -> Comparison | None:
     """Measure each of *peers*, started afresh, in turn, *rounds* times.
 
-    None where no peer suits the measure.
+    None where no peer could be measured; those that could not are left out.
     """
     proxies: list[Proxy] = []
     try:
         for peer in peers:
             if measure.suits(peer):
-                proxies.append(measure.start(peer, lab))
-        if not proxies:
-            return None
-        found = []
+                try:
+                    proxies.append(measure.start(peer, lab))
+                except NotStarted as error:
+                    say(f"  {measure.name}: {peer.name} left out: {error}")
+        found: list[dict[str, Reading]] = []
         for number in range(1, min(rounds, measure.most_rounds or rounds) + 1):
-            readings = {}
-            for proxy in proxies:
-                reading = readings[proxy.name] = _read(measure, proxy, seconds)
-                note = "" if reading.clean else f"  [others: {reading.other_load:.0%}]"
-                shown = "  ".join(
-                    f"{figure.title} {figure.form.format(reading.figures[figure.name])}"
-                    for figure in measure.figures
-                )
-                say(f"  {measure.name} round {number} {proxy.name:12} {shown}{note}")
-            found.append(readings)
-        return Comparison(measure=measure, rounds=found)
+            found.append({})
+            for proxy in list(proxies):
+                try:
+                    reading = _read(measure, proxy, seconds)
+                except (GeneratorFailed, NotStarted) as error:
+                    say(f"  {measure.name}: {proxy.name} left out: {error}")
+                    proxies.remove(proxy)
+                    proxy.session.stop()
+                    for readings in found:
+                        readings.pop(proxy.name, None)
+                    continue
+                found[-1][proxy.name] = reading
+                say(f"  {measure.name} {number} {proxy.name:12} {_shown(measure, reading)}")
+        return Comparison(measure=measure, rounds=found) if proxies else None
     finally:
         for proxy in proxies:
             proxy.session.stop()
 
 
+def _shown(measure: Measure, reading: Reading) -> str:
+    figures = "  ".join(
+        f"{figure.title} {figure.form.format(reading.figures[figure.name])}"
+        for figure in measure.figures
+    )
+    return figures if reading.clean else f"{figures}  [others: {reading.other_load:.0%}]"
+
+
 def _read(measure: Measure, proxy: Proxy, seconds: float) -> Reading:
     used, core = proxy.session.usage(), CoreTime.now(PROXY_CORE)
     figures = measure.take(proxy, seconds)
+    if measure.shares_the_load_core:
+        return Reading(figures=figures, other_load=None)
     ours = proxy.session.usage().total_since(used)
-    other_load = CoreTime.now(PROXY_CORE).other_load(core, ours)
-    return Reading(figures=figures, other_load=other_load)
+    return Reading(figures=figures, other_load=CoreTime.now(PROXY_CORE).other_load(core, ours))

@@ -4,14 +4,29 @@ from __future__ import annotations
 
 from fnmatch import fnmatchcase
 
-from bench.router.measures import answers, bodies, handshakes, websocket
+from bench.router.measures import (
+    answers,
+    bodies,
+    discovery,
+    handshakes,
+    idle,
+    restart,
+    slow_readers,
+    websocket,
+    workers,
+)
 from bench.router.measures.measure import Measure
 
 MEASURES: tuple[Measure, ...] = (
     *answers.MEASURES,
+    *workers.MEASURES,
     *bodies.MEASURES,
+    *slow_readers.MEASURES,
+    *idle.MEASURES,
     *handshakes.MEASURES,
     *websocket.MEASURES,
+    *discovery.MEASURES,
+    *restart.MEASURES,
 )
 
 

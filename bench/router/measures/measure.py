@@ -61,3 +61,5 @@ class Measure:
     suits: Callable[[Peer], bool] = lambda peer: True
     #: Rounds are not repeated more often than this, whatever is asked for.
     most_rounds: int | None = None
+    #: The proxy has more than its core, so what others do there cannot be told apart.
+    shares_the_load_core: bool = False

@@ -15,7 +15,6 @@ class Aiohttp(Peer):
     """One process: aiohttp leaves several to others."""
 
     name = "aiohttp"
-    several_workers = False
 
     def version(self) -> str:
         script = "import aiohttp, platform, uvloop as u; "

@@ -5,18 +5,22 @@ That is discovery, identity checks, headers, metrics, and the access log in its 
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
+import signal
 from pathlib import Path
 
 from bench.router.lab import CLOSED, OPEN, TALK, Lab
-from bench.router.peers.peer import Command, Order, Peer, first_line
+from bench.router.peers.peer import Command, Order, Peer, Proxy, first_line
 
 
 class Hero(Peer):
     """Requests of nobody, which the manifest of the service lets in."""
 
     name = "hero"
+    worker_processes = True
+    restarts = True
 
     def __init__(self, lab: Lab) -> None:
         self._source = lab.hero
@@ -30,13 +34,21 @@ class Hero(Peer):
         )
         return f"hero {head} on {python}"
 
+    def restart(self, proxy: Proxy) -> None:
+        """A new process takes the listening sockets from the old one (docs: operate the router)."""
+        state = json.loads((self._home(proxy.order) / "var/run/router.json").read_text())
+        os.kill(state["pid"], signal.SIGUSR2)
+
+    def _home(self, order: Order) -> Path:
+        return order.directory / "home"
+
     def sockets(self, order: Order) -> Path:
         """The directory that it serves."""
         return order.directory / "sockets"
 
     def command(self, order: Order) -> Command:
         # A home of its own, with the identity and the tokens of the lab.
-        home = order.directory / "home"
+        home = self._home(order)
         shutil.copytree(order.lab.paths.home, home)
         sockets = self.sockets(order)
         for name in (OPEN, CLOSED, TALK):

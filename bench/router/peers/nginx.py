@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import signal
+
 from bench.router.lab import OPEN, TALK
-from bench.router.peers.peer import Command, Order, Peer, first_line
+from bench.router.peers.peer import Command, Order, Peer, Proxy, first_line
 
 _CONFIGURATION = """
 user root;
@@ -51,9 +53,15 @@ class Nginx(Peer):
     """What the others are compared with. Buffers are nginx's defaults."""
 
     name = "nginx"
+    worker_processes = True
+    restarts = True
 
     def version(self) -> str:
         return first_line("nginx", "-v").partition(": ")[2].replace("/", " ")
+
+    def restart(self, proxy: Proxy) -> None:
+        """New worker processes; its master stays (``nginx -s reload``)."""
+        proxy.session.process.send_signal(signal.SIGHUP)
 
     def command(self, order: Order) -> Command:
         configuration = order.directory / "nginx.conf"

@@ -80,10 +80,12 @@ class Peer(abc.ABC):
     route = OPEN
     #: Whether another peer is the same proxy, so that only how requests are served can differ.
     variant = False
-    #: Whether it passes bodies on as they come, proxies WebSockets, can have several processes.
+    #: Whether it passes bodies on as they come, and proxies WebSockets.
     streams = True
     websocket = True
-    several_workers = True
+    #: Whether its workers are processes, and whether `restart` works.
+    worker_processes = False
+    restarts = False
 
     @abc.abstractmethod
     def version(self) -> str:
@@ -96,6 +98,10 @@ class Peer(abc.ABC):
     def headers(self, lab: Lab) -> list[str]:
         """Header lines that each request needs."""
         return []
+
+    def restart(self, proxy: Proxy) -> None:
+        """Put another process into the place of *proxy*'s, at once, without closing the door."""
+        raise NotImplementedError
 
     def start(self, lab: Lab, *, workers: int = 1, cores: str = str(PROXY_CORE)) -> Proxy:
         """Start it afresh; it listens when this returns. Raises `NotStarted`."""

@@ -16,7 +16,6 @@ class StockTwisted(Peer):
     name = "twisted"
     streams = False
     websocket = False
-    several_workers = False
 
     def __init__(self, lab: Lab) -> None:
         self._python = str(lab.hero.python)
