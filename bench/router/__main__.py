@@ -30,6 +30,7 @@ def _arguments() -> argparse.Namespace:
     add("--peers", default="", help=f"proxies: {', '.join(NAMES)} [all; nginx,hero if --quick]")
     add("--rounds", type=int, default=3, help="how often each proxy has its turn [3]")
     add("--seconds", type=float, default=3.0, help="how long a turn takes [3]")
+    add("--again", type=int, default=0, help="repeat a turn so often while others disturb it [0]")
     add("--quick", action="store_true", help="one round of a second each, to see that it works")
     add("--hero-tree", type=Path, default=_TREE, help="the source tree that Hero is run from")
     add("--hero-python", type=Path, default=Path(sys.executable), help="Hero's interpreter")
@@ -63,6 +64,7 @@ def main() -> None:
                 peers,
                 rounds=rounds,
                 seconds=seconds,
+                again=arguments.again,
                 say=lambda line: print(line, flush=True),
             )
             if comparison is not None:

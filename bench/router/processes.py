@@ -85,7 +85,6 @@ class Session:
                 return
             except OSError:
                 time.sleep(0.05)
-        self.stop()
         raise NotStarted(f"{self.process.args!r} does not listen on {port}\n{self.log_tail()}")
 
     def log_tail(self) -> str:

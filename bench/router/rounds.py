@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+import time
 from collections.abc import Callable, Mapping, Sequence
 
 import attrs
@@ -63,8 +64,10 @@ class Comparison:
         return list(self.rounds[0])
 
     def value(self, name: str, figure: str) -> float:
-        """The median of *figure*."""
-        return statistics.median(found[name].figures[figure] for found in self.rounds)
+        """The median of *figure*, over the clean rounds where there are any."""
+        readings = [found[name] for found in self.rounds]
+        clean = [reading for reading in readings if reading.clean]
+        return statistics.median(reading.figures[figure] for reading in clean or readings)
 
     def ratio(self, name: str, figure: str, against: str) -> float | None:
         """The median of the ratios to *against* in the same round. None where that did not run.
@@ -107,9 +110,12 @@ def compare(
     *,
     rounds: int,
     seconds: float,
+    again: int,
     say: Callable[[str], None],
 ) -> Comparison | None:
     """Measure each of *peers*, started afresh, in turn, *rounds* times.
+
+    A reading while others used the proxy's core is taken *again* at most so often.
 
     None where no peer could be measured; those that could not are left out.
     """
@@ -126,7 +132,7 @@ def compare(
             found.append({})
             for proxy in list(proxies):
                 try:
-                    reading = _read(measure, proxy, seconds)
+                    reading = _read_undisturbed(measure, proxy, seconds, again)
                 except (GeneratorFailed, NotStarted) as error:
                     say(f"  {measure.name}: {proxy.name} left out: {error}")
                     proxies.remove(proxy)
@@ -148,6 +154,15 @@ def _shown(measure: Measure, reading: Reading) -> str:
         for figure in measure.figures
     )
     return figures if reading.clean else f"{figures}  [others: {reading.other_load:.0%}]"
+
+
+def _read_undisturbed(measure: Measure, proxy: Proxy, seconds: float, again: int) -> Reading:
+    readings = [_read(measure, proxy, seconds)]
+    if measure.most_rounds is None:
+        while not readings[-1].clean and len(readings) <= again:
+            time.sleep(1.0)
+            readings.append(_read(measure, proxy, seconds))
+    return min(readings, key=lambda reading: reading.other_load or 0.0)
 
 
 def _read(measure: Measure, proxy: Proxy, seconds: float) -> Reading:

@@ -120,8 +120,12 @@ class Peer(abc.ABC):
             environ={**os.environ, **command.environ},
             directory=directory,
         )
-        for port in (order.ports.plain, order.ports.tls):
-            session.wait_for_port(port)
+        try:
+            for port in (order.ports.plain, order.ports.tls):
+                session.wait_for_port(port)
+        except BaseException:
+            session.stop()
+            raise
         return Proxy(peer=self, order=order, session=session)
 
 
