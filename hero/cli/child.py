@@ -22,6 +22,7 @@ def main() -> None:
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
     if os.getppid() != int(supervisor):
         sys.exit(0)
+    os.environ["HERO_SUPERVISOR"] = supervisor  # whom a router asks for its successor
     from twisted.scripts import twistd
 
     sys.argv = ["twistd", "-n", "--pidfile=", *arguments]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import time
 from collections.abc import Callable
 from typing import Any
@@ -75,6 +76,7 @@ async def _run(
     for name in reversed(plan.processes):
         supervisor.add(name, command_line(os.getpid(), plan.arguments(name)), plan.environment)
     record("starting")
+    signal.signal(signal.SIGUSR2, lambda *_: reactor.callFromThread(supervisor.replace, "router"))
     try:
         supervisor.startService()
         missing = await _wait_until_ready(reactor, plan, supervisor)

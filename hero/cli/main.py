@@ -13,6 +13,7 @@ from hero.cli.join import join
 from hero.cli.node import node
 from hero.cli.operation import operation
 from hero.cli.route import route
+from hero.cli.router import router
 from hero.cli.status import status
 from hero.cli.token import token
 from hero.cli.ui import ui
@@ -40,7 +41,8 @@ def main() -> None:
 
 
 for _command in (
-    up, down, status, join, token, certificate, node, vm, image, operation, route, ui, doctor,
+    up, down, status, join, token, certificate, node, vm, image, operation, route, router, ui,
+    doctor,
 ):  # fmt: skip
     main.add_command(_command)
 

@@ -51,6 +51,8 @@ class _Output(LoggingProtocol):
     """Copies what a process prints to its log, and keeps the last lines."""
 
     service: Supervisor
+    #: Another process has its name now.
+    retired = False
 
     def connectionMade(self) -> None:
         self._log = self.service.log_of(self.name)
@@ -63,7 +65,10 @@ class _Output(LoggingProtocol):
     errReceived = outReceived
 
     def processEnded(self, reason: Failure) -> None:
-        self.service.process_ended(self.name, reason)
+        if self.retired:
+            self.service.retired_ended(self, reason)
+        else:
+            self.service.process_ended(self.name, reason)
 
 
 class Supervisor(ProcessMonitor):
@@ -93,6 +98,7 @@ class Supervisor(ProcessMonitor):
         self._logs: dict[str, LogFile] = {}
         self._quick_deaths: dict[str, int] = {}
         self._ending: dict[str, list[Deferred[None]]] = {}
+        self._retired: dict[_Output, Deferred[None]] = {}
         self._changed = changed
         self._say = say
         self._now = now
@@ -150,6 +156,29 @@ class Supervisor(ProcessMonitor):
         if quick >= _QUICK_DEATHS and self.running and not self.settled and not self.failed.called:
             self.failed.errback(self._keeps_dying(record))
 
+    def replace(self, name: str) -> None:
+        """Start the process *name* once more, beside the one that runs.
+
+        The new one has to take over from the old one, which is expected to end then. If it ends
+        instead, it is started again as any other.
+        """
+        before: Any = self.protocols.get(name)
+        if before is None or not self.running:
+            return
+        self._say(f"starting a successor of {name}")
+        del self.protocols[name]
+        before.retired = True
+        self._retired[before] = Deferred()
+        self.startProcess(name)
+
+    def retired_ended(self, output: _Output, reason: Failure) -> None:
+        """A process that was replaced has ended."""
+        self._say(f"the {output.name} before has ended ({_describe_exit(reason)})")
+        self._retired.pop(output).callback(None)
+
+    def _retired_of(self, name: str) -> list[_Output]:
+        return [output for output in self._retired if output.name == name]
+
     def settle(self) -> None:
         """All were ready: from now on, keep trying, whatever dies."""
         self.settled = True
@@ -161,6 +190,8 @@ class Supervisor(ProcessMonitor):
             if restart.active():
                 restart.cancel()
         for name in names:
+            for output in self._retired_of(name):
+                await self._stop_retired(output)
             if name in self.protocols:
                 ended: Deferred[None] = Deferred()
                 self._ending.setdefault(name, []).append(ended)
@@ -169,6 +200,14 @@ class Supervisor(ProcessMonitor):
         for log in self._logs.values():
             log.close()
         self._logs.clear()
+
+    async def _stop_retired(self, output: _Output) -> None:
+        transport: Any = output.transport
+        transport.signalProcess("TERM")
+        killing = self._clock.callLater(self.killTime, transport.signalProcess, "KILL")
+        await self._retired[output]
+        if killing.active():
+            killing.cancel()
 
     def _keeps_dying(self, record: ProcessRecord) -> ProcessKeepsDying:
         last = [line for line in self.tails[record.name] if line.strip()]

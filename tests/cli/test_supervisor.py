@@ -170,3 +170,36 @@ class SupervisorTests(TestCase):
         self.successResultOf(stopped)
         self.reactor.advance(60)
         self.assertEqual(len(self.reactor.started), 2)
+
+    def test_replaces_one_that_then_ends_by_itself(self) -> None:
+        """The end of the old one is no reason to start another."""
+        self.supervisor.settle()
+        old = self._process("router")
+        self.supervisor.replace("router")
+        new = self._process("router")
+        self.assertNotEqual(new.pid, old.pid)
+        self.assertEqual(old.signals, [])
+        self.assertEqual(self.supervisor.records["router"].pid, new.pid)
+        old.end(ProcessDone(0))
+        self.reactor.advance(60)
+        self.assertEqual(len(self.reactor.started), 3)
+        new.end(ProcessTerminated(1))
+        self.reactor.advance(60)
+        self.assertEqual(len(self.reactor.started), 4)
+
+    def test_stops_the_one_that_was_replaced_too(self) -> None:
+        """However many of them are still there."""
+        first = self._process("router")
+        first.deaf = True
+        self.supervisor.replace("router")
+        second = self._process("router")
+        self.supervisor.replace("router")
+        third = self._process("router")
+        stopped = Deferred.fromCoroutine(self.supervisor.stop_in_order(["router"]))
+        self.assertEqual(first.signals, ["TERM"])
+        for _ in range(4):
+            self.reactor.advance(20.5)
+        self.successResultOf(stopped)
+        self.assertEqual(first.signals, ["TERM", "KILL"])
+        self.assertEqual([second.alive, third.alive], [False, False])
+        self.assertEqual(self.reactor.getDelayedCalls(), [])

@@ -122,6 +122,21 @@ class LifeOfANodeTests(NodeTestCase):
         self.assertFalse(any(map(psutil.pid_exists, pids)))
         self.assertEqual(len(self.pids()), 4)
 
+    def test_router_is_restarted(self) -> None:
+        """The new process is the supervisor's as the old one was, and where it was."""
+        ready = self.up()
+        for _ in range(2):
+            (before,) = (r for r in self.hero_json("status")["processes"] if r["name"] == "router")
+            done = self.hero_json("router", "restart")
+            self.assertEqual(done["before"], before["pid"])
+            processes = {r["name"]: r["pid"] for r in self.hero_json("status")["processes"]}
+            self.assertEqual(processes["router"], done["pid"])
+            self.wait_until(
+                lambda pid=before["pid"]: not psutil.pid_exists(pid), "the old one ends"
+            )
+        self.assertEqual(self.hero_json("status")["router"], ready["router"])
+        self.assertEqual(len(self.pids()), 4)
+
     def test_process_is_killed(self) -> None:
         """A process that dies is started again."""
         self.up()
