@@ -1,147 +1,125 @@
-"""Reading ``/.well-known/heroservice.json``, in which a service tells what it is."""
+"""What a service, or a file beside its socket, says of it."""
 
 from __future__ import annotations
 
 import codecs
+import os
+import stat
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import attrs
 import msgspec
 from msgspec import Meta
-from twisted.internet.defer import Deferred
-from twisted.python.failure import Failure
 
-from hero.errors import Timeout
+from hero.router.entries import Identity
 from hero.router.errors import BadAnswer
-from hero.router.head import ResponseHead
 from hero.router.limits import Limits
-from hero.router.pool import UpstreamPool
-from hero.router.upstream import UpstreamConnection
 
 _Line = Annotated[str, Meta(max_length=512)]
+_Bytes = Annotated[int, Meta(ge=0, le=2**53)]
+_Count = Annotated[int, Meta(ge=1, le=1_000_000)]
+_CountOrNone = Annotated[int, Meta(ge=0, le=1_000_000)]
+#: Up to 30 days.
+_Seconds = Annotated[float, Meta(gt=0, le=2_592_000)]
 
-_REQUEST = (
-    b"GET /.well-known/heroservice.json HTTP/1.1\r\n"
-    b"Host: hero\r\nAccept: application/json\r\n"
-    b"X-Hero-User: anonymous\r\nX-Hero-Claims: \r\n\r\n"
-)
+
+@attrs.frozen(kw_only=True)
+class WantedLimits:
+    """Bounds on what the router sends to a service; None leaves one to the router.
+
+    ``body`` is the bytes of a request's body, ``connections`` the requests at one time, and
+    ``waiting`` those beyond that wait for their turn.
+    """
+
+    body: _Bytes | None = None
+    connections: _Count | None = None
+    waiting: _CountOrNone | None = None
+
+
+@attrs.frozen(kw_only=True)
+class WantedTimeouts:
+    """For how long the router has patience with a service; None leaves that to the router.
+
+    ``connect``: to connect; ``wait``: for a connection to come free; ``first_byte``: for the
+    answer to begin; ``idle``: without progress of a body; ``whole``: for a request and its answer;
+    ``tunnel``: without a byte once the protocol was switched.
+    """
+
+    connect: _Seconds | None = None
+    wait: _Seconds | None = None
+    first_byte: _Seconds | None = None
+    idle: _Seconds | None = None
+    whole: _Seconds | None = None
+    tunnel: _Seconds | None = None
 
 
 @attrs.frozen(kw_only=True)
 class Manifest:
-    """What a service says of itself. ``access``: who may call; None leaves it to the router."""
+    """``access``: who may call; None leaves it to the router."""
 
     name: _Line | None = None
     version: _Line | None = None
     protocol: _Line | None = None
     description: _Line | None = None
     access: Literal["cluster", "public"] | None = None
+    limits: WantedLimits = WantedLimits()
+    timeouts: WantedTimeouts = WantedTimeouts()
+
+    def applied_to(self, limits: Limits) -> Limits:
+        """The router's *limits* with what this service wants otherwise."""
+        wanted: dict[str, Any] = {
+            "body": self.limits.body,
+            "upstreams": self.limits.connections,
+            "waiting": self.limits.waiting,
+            "connect_time": self.timeouts.connect,
+            "wait_time": self.timeouts.wait,
+            "answer_time": self.timeouts.first_byte,
+            "stall_time": self.timeouts.idle,
+            "whole_time": self.timeouts.whole,
+            "tunnel_time": self.timeouts.tunnel,
+        }
+        changes = {name: value for name, value in wanted.items() if value is not None}
+        return attrs.evolve(limits, **changes) if changes else limits
 
 
-def fetch_manifest(clock: Any, pool: UpstreamPool, limits: Limits) -> Deferred[Manifest | None]:
-    """Ask the service for its manifest; None where it has none.
+def starts_like_one(data: bytes) -> bool:
+    """Whether *data* may be meant as a manifest."""
+    return _text(data).startswith(b"{")
 
-    Fails with what connecting failed with, `hero.errors.Timeout`, or `BadAnswer` for a manifest
-    that cannot be read.
+
+def parse_manifest(data: bytes) -> Manifest:
+    """The manifest in *data*, JSON; members that are not known are left out. Raises `BadAnswer`."""
+    try:
+        return msgspec.json.decode(_text(data), type=Manifest)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise BadAnswer(f"its manifest: {error}") from None
+
+
+def read_manifest_file(path: Path, identity: Identity, limits: Limits) -> Manifest:
+    """The manifest in the file *path*, if that is the one of *identity* still.
+
+    Raises `BadAnswer`. It takes no longer than a look at the directory: the file is small, and on
+    the disk where the sockets are.
     """
-    fetch = _Fetch(limits.manifest)
-    timer = clock.callLater(limits.manifest_time, fetch.late)
-    connecting = pool.connect()
-    fetch.connecting = connecting
-    connecting.addCallbacks(fetch.connected, fetch.failed)
-
-    def done(result: Any) -> Any:
-        if timer.active():
-            timer.cancel()
-        return result
-
-    return fetch.result.addBoth(done)
-
-
-class _Fetch:
-    """Reads one small answer; an `hero.router.upstream.AnswerReader`."""
-
-    method = b"GET"
-    raw_chunks = False
-
-    def __init__(self, limit: int) -> None:
-        self.result: Deferred[Manifest | None] = Deferred()
-        self.connecting: Deferred[UpstreamConnection] | None = None
-        self._upstream: UpstreamConnection | None = None
-        self._limit = limit
-        self._status = 0
-        self._body = b""
-        self._done = False
-
-    def connected(self, upstream: UpstreamConnection) -> None:
-        self.connecting = None
-        if self._done:
-            upstream.abort()
-            return
-        self._upstream = upstream
-        upstream.begin(self, _REQUEST, whole=True)
-
-    def failed(self, failure: Failure) -> None:
-        self.connecting = None
-        self._finish(failure)
-
-    def late(self) -> None:
-        if self._upstream is not None:
-            self._upstream.abort()
-        self._finish(Failure(Timeout("the service did not tell its manifest in time")))
-        if self.connecting is not None:
-            self.connecting.cancel()
-
-    def informational(self, head: ResponseHead) -> None:
-        """Nothing to pass on."""
-
-    def service_ended(self) -> None:
-        """It never becomes a tunnel."""
-
-    def switched(self, head: ResponseHead) -> None:
-        raise BadAnswer("it switches to a protocol that nobody asked for")
-
-    def answer_started(self, head: ResponseHead, data: bytes) -> None:
-        self._status = head.status
-        self.answer_data(data)
-
-    def answered(self, head: ResponseHead, data: bytes) -> None:
-        self.answer_started(head, data)
-        self.answer_finished()
-
-    def answer_data(self, data: bytes) -> None:
-        self._body += data
-        if len(self._body) > self._limit:
-            raise BadAnswer(f"its manifest is longer than {self._limit} bytes")
-
-    def answer_finished(self) -> None:
-        if self._status >= 500 and self._status != 501:  # 501: it knows no GET at all
-            self._finish(Failure(BadAnswer(f"its manifest: status {self._status}")))
-            return
-        if self._status != 200:
-            self._finish(None)
-            return
-        body = self._body.removeprefix(codecs.BOM_UTF8).lstrip()
+    try:
+        # A name can be given to another kind of file at any time; a FIFO would be waited for.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         try:
-            self._finish(msgspec.json.decode(body, type=Manifest))
-        except (msgspec.DecodeError, RecursionError) as error:
-            # A web server that answers everything with its start page has no manifest.
-            found = body.startswith(b"{")
-            self._finish(Failure(BadAnswer(f"its manifest: {error}")) if found else None)
+            status = os.fstat(descriptor)
+            if (status.st_dev, status.st_ino, status.st_ctime_ns) != identity:
+                raise BadAnswer(f"its manifest {path.name} has just changed")
+            if not stat.S_ISREG(status.st_mode):
+                raise BadAnswer(f"its manifest {path.name} is not a file")
+            data = os.read(descriptor, limits.manifest + 1)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        raise BadAnswer(f"its manifest {path.name}: {error.strerror}") from None
+    if len(data) > limits.manifest:
+        raise BadAnswer(f"its manifest is longer than {limits.manifest} bytes")
+    return parse_manifest(data)
 
-    def upstream_failed(self, error: BadAnswer) -> None:
-        self._finish(Failure(error))
 
-    def upstream_lost(self, *, silent: bool, reused: bool) -> None:
-        self._finish(Failure(BadAnswer("it closed before its manifest was complete")))
-
-    def upstream_full(self) -> None:
-        """The request is short."""
-
-    def upstream_ready(self) -> None:
-        """The request is short."""
-
-    def _finish(self, result: Any) -> None:
-        if not self._done:
-            self._done = True
-            self.result.callback(result)
+def _text(data: bytes) -> bytes:
+    return data.removeprefix(codecs.BOM_UTF8).lstrip()

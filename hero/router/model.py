@@ -41,8 +41,9 @@ class PoolStats:
 class RouteLimits:
     """Bounds on a route: ``upstreams`` requests at a time, beyond which ``waiting`` may wait.
 
-    Times are in seconds: to connect, for the answer to begin, and without any progress of a body.
-    ``body`` is the bytes of a request's body; null is no bound.
+    Times are in seconds: to connect, to wait for a connection, for the answer to begin, without any
+    progress of a body, for request and answer together, and without a byte in a tunnel. ``body`` is
+    the bytes of a request's body. Null is no bound.
     """
 
     upstreams: int
@@ -52,6 +53,8 @@ class RouteLimits:
     wait_time: float
     answer_time: float
     stall_time: float
+    whole_time: float | None
+    tunnel_time: float
 
 
 @attrs.frozen(kw_only=True)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import attrs
+from twisted.internet.defer import Deferred
 from twisted.internet.endpoints import UNIXClientEndpoint
 from twisted.python.failure import Failure
 from twisted.web.resource import IResource
@@ -16,6 +17,7 @@ from zope.interface import implementer
 
 from hero.errors import Timeout
 from hero.identity.claims import Caller
+from hero.router.entries import Identity
 from hero.router.errors import BadAnswer, Rejection
 from hero.router.exchange import Exchange
 from hero.router.forwarding import caller_fields, request_start
@@ -23,7 +25,8 @@ from hero.router.head import RequestHead, parse_request_head
 from hero.router.heads import Heads
 from hero.router.ids import IdSource
 from hero.router.limits import Limits
-from hero.router.manifest import Manifest, fetch_manifest
+from hero.router.manifest import Manifest, read_manifest_file
+from hero.router.manifest_fetch import fetch_manifest, look_whether_somebody_listens
 from hero.router.model import Route, RouteLimits, RouteState
 from hero.router.pool import UpstreamPool
 from hero.router.site_sink import SiteSink
@@ -45,12 +48,16 @@ class ReverseProxyResource:
 
     Mounted so, *identify* says who is calling; without it everybody is anonymous. ``access`` is
     the router's business alone.
+
+    *manifest_file* is the manifest beside the socket, and its identity; without one the service is
+    asked. ``limits`` are the given ones with what the manifest changes in them.
     """
 
     reactor: Any
     service: str
     socket: str
     path: Path
+    manifest_file: tuple[Path, Identity] | None = None
     default_access: str = "cluster"
     limits: Limits = attrs.field(factory=Limits)
     heads: Heads | None = None
@@ -64,8 +71,9 @@ class ReverseProxyResource:
     reason: str | None = attrs.field(init=False, default="not used yet")
     requests: int = attrs.field(init=False, default=0)
     active: int = attrs.field(init=False, default=0)
-    #: Whether somebody listens who did not tell a manifest that can be read.
+    #: Whether there is a manifest that cannot be read, or the service did not tell.
     unclear: bool = attrs.field(init=False, default=False)
+    _routers_limits: Limits = attrs.field(init=False)
     _known: bool = attrs.field(init=False, default=False)
     _fetching: bool = attrs.field(init=False, default=False)
     _waiting: list[Callable[[], None]] = attrs.field(init=False, factory=list)
@@ -80,6 +88,9 @@ class ReverseProxyResource:
         heads = self.heads or Heads(self.limits)
         self.pool = UpstreamPool(self.reactor, endpoint, self.limits, heads)
         self.access = "cluster"
+        self._routers_limits = self.limits
+        if self.manifest_file is not None:
+            self._read_file(*self.manifest_file)
 
     @classmethod
     def for_socket(cls, reactor: Any, path: Path, **more: Any) -> ReverseProxyResource:
@@ -108,23 +119,57 @@ class ReverseProxyResource:
         if self._fetching:
             return
         self._fetching = True
+        if self.manifest_file is not None:
+            why = self._read_file(*self.manifest_file)
+            looking = Deferred.fromCoroutine(look_whether_somebody_listens(self.pool))
+            looking.addCallbacks(self._seen, self._not_fetched, callbackArgs=(why,))
+            return
         fetched = fetch_manifest(self.reactor, self.pool, self.limits)
         fetched.addCallbacks(self._fetched, self._not_fetched)
 
+    def set_limits(self, limits: Limits) -> None:
+        """The router's limits are *limits* now."""
+        self._routers_limits = limits
+        self._learn(self.manifest, self.access)
+
+    def _learn(self, manifest: Manifest | None, access: str) -> None:
+        self.manifest = manifest
+        self.access = access
+        limits = self._routers_limits
+        self.limits = self.pool.limits = manifest.applied_to(limits) if manifest else limits
+
+    def _read_file(self, path: Path, identity: Identity) -> str | None:
+        """Read the manifest beside the socket. Returns why that cannot be."""
+        try:
+            manifest = read_manifest_file(path, identity, self._routers_limits)
+        except BadAnswer as error:
+            self.unclear = True
+            self._learn(None, "cluster")
+            return str(error)
+        self.unclear = False
+        self._learn(manifest, manifest.access or self.default_access)
+        return None
+
+    def _seen(self, _: None, why: str | None) -> None:
+        """Somebody listens; *why* is what is wrong with the manifest beside the socket."""
+        self.answered()
+        self.reason = why
+        self._settle(known=True)
+
     def _fetched(self, manifest: Manifest | None) -> None:
         """*manifest* is None for a service that answers, and has none."""
-        self.manifest = manifest
         declared = manifest.access if manifest is not None else None
-        self.access = declared or self.default_access
+        self._learn(manifest, declared or self.default_access)
         self.unclear = False
         self.answered()
         self._settle(known=True)
 
     def _not_fetched(self, failure: Failure) -> None:
         """Nobody answered, or nothing sensible: then only the cluster's own may call."""
-        self.manifest = None
-        self.access = "cluster"
-        self.unclear = listens = failure.check(BadAnswer, Timeout) is not None
+        listens = failure.check(BadAnswer, Timeout) is not None
+        if self.manifest_file is None:
+            self._learn(None, "cluster")
+            self.unclear = listens
         if listens:
             self.answered()
             self.reason = failure.getErrorMessage()
@@ -181,6 +226,8 @@ class ReverseProxyResource:
             wait_time=limits.wait_time,
             answer_time=limits.answer_time,
             stall_time=limits.stall_time,
+            whole_time=limits.whole_time,
+            tunnel_time=limits.tunnel_time,
         )
 
     def getChildWithDefault(self, name: bytes, request: Any) -> ReverseProxyResource:

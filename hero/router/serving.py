@@ -126,6 +126,7 @@ class OwnServing:
         return ReverseProxyResource.for_socket(
             self._reactor,
             found.path,
+            manifest_file=found.manifest,
             default_access=self._options["access"],
             limits=self._limits,
             heads=self._heads,
@@ -201,7 +202,7 @@ class OwnServing:
         self._limits = self.gateway.limits = limits_of(options, self._share)
         self._heads = self.gateway.heads = Heads(self._limits)
         for route in self._routes:
-            route.limits = route.pool.limits = self._limits
+            route.set_limits(self._limits)
             if options["access"] != before["access"]:
                 route.default_access = options["access"]
                 route.refresh()

@@ -137,7 +137,11 @@ class RouterCase(TestCase):
 
     def make_route(self, found: Any) -> ReverseProxyResource:
         return ReverseProxyResource.for_socket(
-            reactor, found.path, default_access=self.default_access, limits=self.limits
+            reactor,
+            found.path,
+            manifest_file=found.manifest,
+            default_access=self.default_access,
+            limits=self.limits,
         )
 
     async def stop_gateway(self) -> None:
