@@ -20,12 +20,20 @@ def request_start(
     It is followed by `caller_fields` and `ids`. *upgrade* is the protocol to ask for, if any;
     *traced* says that *head* continues a trace; a *token* was for the router and stays here.
     """
-    host = head.host
-    lines = [
-        b"%b %b HTTP/1.1\r\nHost: %b\r\n" % (head.method, target.rest, host or b"hero"),
+    host = head.host or b"hero"
+    start = b"%b %b HTTP/1.1\r\nHost: %b\r\n%bX-Forwarded-Prefix: %b\r\n" % (
+        head.method,
+        target.rest,
+        host,
         head.passed,
-    ]
+        target.prefix.encode(),
+    )
     named = head.named
+    if head.host is not None:
+        start += b"X-Forwarded-Host: %b\r\n" % host
+        if len(named) == 1:
+            return start
+    lines = [start]
     if head.framing is Framing.LENGTH or b"content-length" in named:
         lines.append(b"Content-Length: %d\r\n" % head.length)
     elif head.framing is Framing.CHUNKED:
@@ -40,9 +48,6 @@ def request_start(
         lines.append(b"Connection: Upgrade\r\nUpgrade: %b\r\n" % upgrade)
     elif head.has_odd_body:
         lines.append(b"Connection: close\r\n")
-    if host is not None:
-        lines.append(b"X-Forwarded-Host: %b\r\n" % host)
-    lines.append(b"X-Forwarded-Prefix: %b\r\n" % target.prefix.encode())
     return b"".join(lines)
 
 

@@ -3,9 +3,8 @@
 Two parsers that disagree about where a message ends are what request smuggling needs, so whatever
 is open to two readings is refused.
 
-A head is checked as one block: a single pass sees that nothing but text stands between its line
-ends. Of each line then only the name is looked at, and names repeat. The lines upon which a proxy
-does not act are passed on as they came.
+Lines repeat, in heads that differ in others. So a line is looked at once, as long as it is
+remembered, unless it is one upon which a proxy acts; all others are passed on as they came.
 """
 
 from __future__ import annotations
@@ -56,8 +55,10 @@ _ACTED_UPON_IN_REQUESTS = re.compile(
     + rb"|".join((_HOP_BY_HOP, _LOOKALIKES, _RESERVED))
 )
 _ACTED_UPON_IN_ANSWERS = re.compile(rb"content-length|x-request-id|x-hero-.*|" + _HOP_BY_HOP)
-#: Names that are remembered, of each kind.
+#: Names and lines that are remembered, of requests and of answers.
 _NAMES = 4096
+_LINES = 4096
+_LONGEST_LINE = 256
 
 #: Fields which the proxy acts upon, that no Connection option can take away.
 _NEVER_HOP_BY_HOP = frozenset({b"host", b"content-length", b"transfer-encoding", b"content-type"})
@@ -66,6 +67,7 @@ _USUAL_OPTIONS = frozenset({b"close", b"keep-alive", b"upgrade"})
 #: Methods that give a body no meaning (RFC 9110 sections 9.3.1, 9.3.2 and 9.3.5).
 _WITHOUT_BODY = frozenset({b"GET", b"HEAD", b"DELETE"})
 _NO_OPTIONS: frozenset[bytes] = frozenset()
+_ONLY_HOST = {b"host"}
 
 #: Values of the fields that are acted upon, by name in lower case.
 Named = dict[bytes, list[bytes]]
@@ -82,7 +84,7 @@ class Framing(enum.Enum):
     UNTIL_CLOSE = "until close"
 
 
-@attrs.define(kw_only=True, eq=False)
+@attrs.define(eq=False)
 class RequestHead:
     """A request's head.
 
@@ -153,36 +155,41 @@ def parse_request_head(block: bytes, limits: Limits) -> RequestHead:
     lines = block.split(b"\r\n")
     method, target, minor = _request_line(lines[0], limits)
     try:
-        named, passed = _read_lines(block, lines, _acted_upon_in_requests, limits.fields)
+        named, passed = _read_lines(
+            lines, _acted_upon_in_requests, _inert_in_requests, limits.fields
+        )
         if len(block) > limits.line:
             _check_lengths(lines, limits.line)
-        framing, length = _request_framing(method, minor, named)
-        options = _connection_options(named)
+        framing, length, options = Framing.NONE, 0, _NO_OPTIONS
+        if named.keys() != _ONLY_HOST:
+            framing, length = _request_framing(method, minor, named)
+            options = _connection_options(named)
     except Malformed as error:
         status = 431 if error.reason in ("too_many_fields", "field_too_long") else 400
         raise BadMessage(error.reason, error.detail, status=status) from None
-    if not options <= _USUAL_OPTIONS:
+    if options and not options <= _USUAL_OPTIONS:
         passed = _without(passed, options)
-    upgrade = named.get(b"upgrade")
+    upgrade = None
+    if minor and b"upgrade" in options and len(named.get(b"upgrade", ())) == 1:
+        upgrade = named[b"upgrade"][0]
     has_body = framing is not Framing.NONE
     return RequestHead(
-        method=method,
-        target=target,
-        minor=minor,
-        block=block,
-        passed=passed,
-        named=named,
-        host=_host(minor, named.get(b"host")),
-        framing=framing,
-        length=length,
-        options=options,
-        upgrade=upgrade[0] if upgrade and len(upgrade) == 1 and b"upgrade" in options and minor
-        else None,
-        expects_continue=b"expect" in named and _expectation(minor, named[b"expect"]),
-        keep_alive=b"close" not in options and (minor == 1 or b"keep-alive" in options),
-        has_body=has_body,
-        has_odd_body=has_body and method in _WITHOUT_BODY,
-    )  # fmt: skip
+        method,
+        target,
+        minor,
+        block,
+        passed,
+        named,
+        _host(minor, named.get(b"host")),
+        framing,
+        length,
+        options,
+        upgrade,
+        b"expect" in named and _expectation(minor, named[b"expect"]),
+        b"close" not in options and (minor == 1 or b"keep-alive" in options),
+        has_body,
+        has_body and method in _WITHOUT_BODY,
+    )
 
 
 def parse_response_head(block: bytes, method: bytes, limits: Limits) -> ResponseHead:
@@ -194,7 +201,9 @@ def parse_response_head(block: bytes, method: bytes, limits: Limits) -> Response
     digit, code, reason = matched.groups()
     minor, status = int(digit), int(code)
     try:
-        named, passed = _read_lines(block, lines, _acted_upon_in_answers, limits.fields * 2)
+        named, passed = _read_lines(
+            lines, _acted_upon_in_answers, _inert_in_answers, limits.fields * 2
+        )
         framing, length = _response_framing(method, status, minor, named)
         options = _connection_options(named)
     except Malformed as error:
@@ -225,32 +234,49 @@ def parse_response_head(block: bytes, method: bytes, limits: Limits) -> Response
 
 
 def _read_lines(
-    block: bytes, lines: list[bytes], acts_upon: ActsUpon, max_fields: int
+    lines: list[bytes], acts_upon: ActsUpon, inert: _InertLines, max_fields: int
 ) -> tuple[Named, bytes]:
     """The fields that are acted upon, and the lines of the others. Raises `Malformed`.
 
-    *lines* are those of *block*: the first line, one for each field, and two empty ones.
+    *lines* are those of a head: the first line, one for each field, and two empty ones.
     """
-    # A CR or LF that is not a line's end is one more than there are lines.
-    if block.translate(None, TEXT) != b"\r\n" * (len(lines) - 1):
-        explain(lines)
-    if len(lines) - 3 > max_fields:
+    fields = lines[1:-2]
+    if len(fields) > max_fields:
         raise Malformed("too_many_fields", f"more than {max_fields} header fields")
     named: Named = {}
-    kept = []
-    for line in lines[1:-2]:
+    for line in [line for line in fields if line not in inert]:
         name, colon, value = line.partition(b":")
-        if not colon:
+        if not colon or line.translate(None, TEXT):
             explain(lines)
         acted_upon = acts_upon(name)
         if acted_upon is None:
-            kept.append(line)
-        elif acted_upon in named:
+            inert.remember(line)
+            continue
+        fields.remove(line)
+        if acted_upon in named:
             named[acted_upon].append(value.strip(b" \t"))
         else:
             named[acted_upon] = [value.strip(b" \t")]
-    kept.append(b"")
-    return named, b"\r\n".join(kept)
+    fields.append(b"")
+    return named, b"\r\n".join(fields)
+
+
+class _InertLines(set[bytes]):
+    """Field lines that follow the grammar and are not acted upon: they need no second look.
+
+    Clients and services send the same lines again and again, in heads that differ in others.
+    """
+
+    def remember(self, line: bytes) -> None:
+        """Keep *line*. Long ones, and all but the latest few thousand, are forgotten."""
+        if len(line) <= _LONGEST_LINE:
+            if len(self) >= _LINES:
+                self.clear()
+            self.add(line)
+
+
+_inert_in_requests = _InertLines()
+_inert_in_answers = _InertLines()
 
 
 @lru_cache(_NAMES)
@@ -357,9 +383,14 @@ def _host(minor: int, values: list[bytes] | None) -> bytes | None:
         return None
     if values is None or len(values) != 1:
         raise BadMessage("bad_host", "a request has exactly one Host field")
-    if not _HOST.fullmatch(values[0]):
+    if not _is_host(values[0]):
         raise BadMessage("bad_host", "Host is not a host name or address with an optional port")
     return values[0]
+
+
+@lru_cache(_NAMES)
+def _is_host(value: bytes) -> bool:
+    return _HOST.fullmatch(value) is not None
 
 
 def _expectation(minor: int, values: list[bytes]) -> bool:

@@ -13,8 +13,8 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
-#: Heads that are kept. With the longest of them, and what they were read into, about 16 MiB.
-_ENTRIES = 2048
+#: Heads that are kept. With the longest of them, and what they were read into, about 8 MiB.
+_ENTRIES = 1024
 _LONGEST = 2048
 
 

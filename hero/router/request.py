@@ -16,13 +16,14 @@ from hero.router.head import RequestHead, parse_request_head
 from hero.router.limits import Limits
 from hero.router.target import Target, origin_form, split_target
 
+_ONLY_HOST = {b"host"}
 _TOKEN_PREFIX = b"hero_"
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
 #: W3C Trace Context level 1, section 3.2.
 _TRACEPARENT = re.compile(rb"00-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})")
 
 
-@attrs.frozen(kw_only=True, eq=False)
+@attrs.define(eq=False)
 class Request:
     """A request's head as the router understands it.
 
@@ -52,28 +53,30 @@ def read_request(block: bytes, limits: Limits) -> Request:
 
 def request_of(head: RequestHead) -> Request:
     """What *head* asks for."""
-    target, refusal, wire, token = None, None, b"", None
-    trace = _trace_of(head)
-    upgrade = upgrade_of(head)
+    target, refusal, wire = None, None, b""
+    token, request_id, trace, upgrade = None, None, None, None
     try:
         _check_method(head.method)
-        token = _token_of(head)
+        if head.named.keys() != _ONLY_HOST:
+            request_id = _request_id_of(head)
+            trace = _trace_of(head)
+            upgrade = upgrade_of(head)
+            token = _token_of(head)
         target = split_target(origin_form(head.target, head.host))
+        wire = request_start(head, target, upgrade, traced=trace is not None, token=token)
     except Rejection as rejection:
         refusal = rejection
-    else:
-        wire = request_start(head, target, upgrade, traced=trace is not None, token=token)
     return Request(
-        head=head,
-        method=head.method[:32].decode("ascii"),
-        path=head.target.partition(b"?")[0][:1024].decode("ascii"),
-        target=target,
-        refusal=refusal,
-        wire=wire,
-        upgrade=upgrade,
-        token=token,
-        request_id=_request_id_of(head),
-        trace=trace,
+        head,
+        head.method[:32].decode("ascii"),
+        head.target.partition(b"?")[0][:1024].decode("ascii"),
+        target,
+        refusal,
+        wire,
+        upgrade,
+        token,
+        request_id,
+        trace,
     )
 
 
