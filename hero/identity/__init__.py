@@ -2,7 +2,8 @@
 
 - `hero.identity.claims`: the caller of a request and its rights, as services see them.
 - `hero.identity.authority`: the cluster's CA; `hero.identity.certificates` says what a
-  certificate of ours looks like, `hero.identity.user_certificates` a person's.
+  certificate of ours looks like, `hero.identity.user_certificates` a person's, and
+  `hero.identity.public_certificate` reads one from elsewhere.
 - `hero.identity.node`: this machine's certificate and key, how they are made and replaced.
 - `hero.identity.tls`: both ends of a TLS connection, and who the peer is;
   `hero.identity.tls_errors` puts failures into words.

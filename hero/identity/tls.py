@@ -40,6 +40,7 @@ from hero.identity.certificates import (
 from hero.identity.errors import NoIdentity, PeerRefused
 from hero.identity.files import Fingerprint
 from hero.identity.node import NodeIdentity, identity_fingerprint
+from hero.identity.public_certificate import PublicCertificate, PublicFiles
 from hero.identity.tls_errors import explain_verification
 from hero.identity.user_certificates import Peer, read_peer
 
@@ -94,13 +95,22 @@ class ServerTls:
     Client certificates are optional; those shown must come from the cluster's CA. The files in
     *tls_dir* are looked at for each connection: a new certificate serves from then on, and one
     that cannot be used leaves the old one in place, with a line in the log. *protocols* are what
-    ALPN offers, best first. The constructor raises `InvalidConfiguration`.
+    ALPN offers, best first. *public* is a certificate for the names in it (SNI, RFC 6066 section
+    3), beside the node's own for all else. The constructor raises `InvalidConfiguration`.
     """
 
-    def __init__(self, tls_dir: Path, *, protocols: tuple[bytes, ...] = (HTTP_1_1,)) -> None:
+    def __init__(
+        self,
+        tls_dir: Path,
+        *,
+        protocols: tuple[bytes, ...] = (HTTP_1_1,),
+        public: PublicFiles | None = None,
+    ) -> None:
         self._tls_dir = tls_dir
         self._protocols = protocols
-        self._seen = identity_fingerprint(tls_dir)
+        #: Can be set anew; `reload` goes by it.
+        self.public = public
+        self._seen = self._fingerprint()
         self._identity = NodeIdentity.load(tls_dir)
         self._context = self._make_context(self._identity)
 
@@ -116,7 +126,7 @@ class ServerTls:
 
     def reload(self) -> None:
         """Read the files again if they have changed."""
-        seen = identity_fingerprint(self._tls_dir)
+        seen = self._fingerprint()
         if seen == self._seen:
             return
         try:
@@ -132,9 +142,31 @@ class ServerTls:
         self._seen, self._identity, self._context = seen, identity, context
         _log.info("certificate reloaded, valid until {until}", until=identity.not_after)
 
+    def _fingerprint(self) -> Fingerprint:
+        public = self.public.fingerprint() if self.public is not None else ()
+        return (*identity_fingerprint(self._tls_dir), *public)
+
     def _make_context(self, identity: NodeIdentity) -> SSL.Context:
-        context = _new_context(identity.trusted)
+        context = self._context_for(identity)
         _present(context, identity)
+        if self.public is None:
+            return context
+        public = PublicCertificate.load(self.public)
+        for_public = self._context_for(identity)
+        public.present(for_public)
+        # A connection that changes over still calls the verification of the context it began with.
+        for_public.set_app_data(context)
+
+        def change_over(connection: SSL.Connection) -> None:
+            name = connection.get_servername()
+            if name is not None and public.covers(name.decode("latin-1")):
+                connection.set_context(for_public)
+
+        context.set_tlsext_servername_callback(change_over)
+        return context
+
+    def _context_for(self, identity: NodeIdentity) -> SSL.Context:
+        context = _new_context(identity.trusted)
         for authority in identity.trusted:
             context.add_client_ca(authority)
         context.set_session_cache_mode(SSL.SESS_CACHE_OFF)

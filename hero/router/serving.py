@@ -18,6 +18,7 @@ from twisted.logger import Logger
 
 from hero.errors import HeroError
 from hero.identity.node import ensure_master_identity
+from hero.identity.public_certificate import PublicCertificate, PublicFiles
 from hero.identity.revocation import RevokedNodes
 from hero.identity.tls import ServerTls, peer_identity
 from hero.identity.tokens import TokenFile, TokenFiles
@@ -96,7 +97,7 @@ class OwnServing:
         self._share = share
         self._ports: list[IListeningPort] = []
         paths = options.paths
-        self._tls = ServerTls(paths.tls)
+        self._tls = ServerTls(paths.tls, public=public_files(options))
         self._limits = limits_of(options, share)
         self._heads = Heads(self._limits)
         self._tokens = [TokenFile(paths.tokens_file), TokenFile(paths.own_tokens_file)]
@@ -194,6 +195,10 @@ class OwnServing:
                 ensure_master_identity(options.paths, options.addresses)
             except (HeroError, OSError) as error:
                 _log.error("certificate not renewed: {reason}", reason=str(error))
+        try:
+            self._tls.public = public_files(options)
+        except HeroError as error:
+            _log.error("certificate not reloaded: {reason}", reason=error.detail)
         self._tls.reload()
         for file in self._tokens:
             file.records()
@@ -222,6 +227,14 @@ def limits_of(options: Options, share: int = 1) -> Limits:
     if most != resource.RLIM_INFINITY:
         connections = min(connections, max(1, (most - _OTHER_FILES) // 2))
     return attrs.evolve(limits, connections=connections)
+
+
+def public_files(options: Options) -> PublicFiles | None:
+    """The certificate to serve beside the node's. Raises where other nodes would be shown it."""
+    files = options.public_files
+    if files is not None and options["mode"] != "local":
+        PublicCertificate.load(files).refuse_addresses(options.addresses)
+    return files
 
 
 def _access_log_writer(options: Options, paths: HeroPaths) -> LineWriter | None:

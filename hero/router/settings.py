@@ -12,6 +12,7 @@ import attrs
 from twisted.python import usage
 
 from hero.identity.addresses import host_of_url
+from hero.identity.public_certificate import PublicFiles
 from hero.paths import HeroPaths
 from hero.router.limits import Limits
 from hero.settings import EnvironmentOptions, stored_settings
@@ -78,6 +79,8 @@ class Options(EnvironmentOptions):
         ["mode", None, "local", "local, master or worker", _mode],
         ["access", None, "cluster", "Who may call what does not say: cluster, public", _access],
         ["advertise-address", None, "", "URLs or hosts by which others reach this node, by commas"],
+        ["certificate", None, None, "Certificate (PEM) for names of one's own; reread on change"],
+        ["key", None, None, "Its key (PEM) [in the same file]"],
         ["access-log", None, None, "A file, stdout, or - for none [var/log/router-access.log]"],
         ["workers", None, 1, "Processes that share the work; auto: one for each core", _workers],
         ["limits", None, None, "Other bounds than usual: connections=2000 …", read_limits],
@@ -121,6 +124,15 @@ class Options(EnvironmentOptions):
         """The node's addresses, for its certificate."""
         parts = [part for text in self["advertise-address"].split(",") if (part := text.strip())]
         return [host_of_url(part) if "://" in part else part for part in parts]
+
+    @property
+    def public_files(self) -> PublicFiles | None:
+        """A certificate of one's own and its key, to serve beside the node's."""
+        if not self["certificate"]:
+            return None
+        files = [self["certificate"], self["key"] or self["certificate"]]
+        certificate, key = (Path(file).expanduser().absolute() for file in files)
+        return PublicFiles(certificate=certificate, key=key)
 
     def read_again(self) -> Options:
         """The options with the same command line and what ``hero.env`` says now.

@@ -18,7 +18,7 @@ from hero.router.listening import Listeners, open_listener
 from hero.router.management import GatewayView, RouterApi, RouterView
 from hero.router.metrics import RouterMetrics
 from hero.router.service import RouterProcess
-from hero.router.serving import OwnServing, Serving
+from hero.router.serving import OwnServing, Serving, public_files
 from hero.router.settings import Options
 from hero.router.takeover import Predecessor
 from hero.router.worker_metrics import gathered_metrics
@@ -46,7 +46,8 @@ def _assemble(reactor: Any, options: Options) -> IService:
     paths.ensure()
     if options["mode"] != "worker":
         ensure_master_identity(paths, options.addresses)
-    ServerTls(paths.tls)  # a node without a certificate is told so here, not by each worker
+    # What is wrong with certificates is told here, not by each worker.
+    ServerTls(paths.tls, public=public_files(options))
     predecessor = Predecessor.find(paths.run)
     listeners = _listen(options, predecessor)
     registry = CollectorRegistry()

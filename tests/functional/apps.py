@@ -113,7 +113,7 @@ class Router:
         )
 
     def destroy(self) -> None:
-        """Stop everything and remove the files."""
+        """Stop everything and remove the files; again does nothing."""
         for process in reversed(self._processes.values()):
             if process.poll() is None:
                 os.killpg(process.pid, signal.SIGTERM)

@@ -5,12 +5,17 @@ from __future__ import annotations
 import hashlib
 import http.client
 import json
+import shutil
+import socket
 import ssl
+import tempfile
 import uuid
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import trustme
 from twisted.trial.unittest import SynchronousTestCase
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import ClientConnection, connect
@@ -216,6 +221,71 @@ class IdentityTests(AppCase):
             self.assertIn(f"/demo/{name}", listed.stdout)
 
 
+class OwnCertificateTests(SynchronousTestCase):
+    """TLS by a name of one's own."""
+
+    def setUp(self) -> None:
+        self.authority = trustme.CA()
+        self.directory = Path(tempfile.mkdtemp(dir="/tmp"))
+        self.addCleanup(shutil.rmtree, self.directory)
+        self.renew()
+
+    def renew(self) -> None:
+        """Write a new certificate, and its key, over those that are there."""
+        issued = self.authority.issue_cert("www.example.org")
+        for name, content in (
+            ("fullchain.pem", b"".join(pem.bytes() for pem in issued.cert_chain_pems)),
+            ("privkey.pem", issued.private_key_pem.bytes()),
+        ):
+            draft = self.directory / "new"
+            draft.write_bytes(content)
+            draft.chmod(0o600)
+            draft.rename(self.directory / name)
+
+    def router(self, *options: str) -> Router:
+        router = Router(
+            f"--certificate={self.directory}/fullchain.pem",
+            f"--key={self.directory}/privkey.pem",
+            *options,
+        )
+        self.addCleanup(router.destroy)
+        return router
+
+    def serial(self, router: Router) -> str:
+        """The number of the certificate that is shown to those who call by its name."""
+        context = ssl.create_default_context()
+        self.authority.configure_trust(context)
+        address = urlsplit(router.tls_url)
+        with (
+            socket.create_connection((address.hostname, address.port), timeout=60) as tcp,
+            context.wrap_socket(tcp, server_hostname="www.example.org") as wire,
+        ):
+            wire.sendall(b"GET /hero_router/rpc/health HTTP/1.0\r\nHost: www.example.org\r\n\r\n")
+            self.assertIn(b" 200 OK", wire.recv(100))
+            return str((wire.getpeercert() or {})["serialNumber"])
+
+    def test_renewed_certificate_is_served_with_nothing_restarted(self) -> None:
+        """By each of several processes."""
+        router = self.router("--workers=2")
+        first = self.serial(router)
+        self.renew()
+        eventually(
+            "the renewed certificate",
+            lambda: first not in [self.serial(router) for _ in range(8)],
+        )
+
+    def test_name_by_which_nodes_call_is_refused(self) -> None:
+        """The router says so, rather than keep other nodes out."""
+        refused = self.assertRaises(
+            AssertionError,
+            self.router,
+            "--mode=master",
+            "--advertise-address=https://www.example.org",
+        )
+        self.assertIn("--certificate is for www.example.org", str(refused))
+        self.assertNotIn("Traceback", str(refused))
+
+
 class UvicornTests(AppCase):
     """ASGI."""
 
@@ -226,16 +296,16 @@ class UvicornTests(AppCase):
     def test_websocket_carries_text_and_bytes_of_any_size(self) -> None:
         self.ask("GET", "/demo/chat/")
         for tls in (False, True):
-            with self.websocket("/demo/chat/room", tls=tls) as socket:
+            with self.websocket("/demo/chat/room", tls=tls) as opened:
                 for message in ("hello", b"\0\xff", "", pattern(5 * MIB), "still there"):
-                    socket.send(message)
-                    self.assertEqual(socket.recv(timeout=60), message)
+                    opened.send(message)
+                    self.assertEqual(opened.recv(timeout=60), message)
 
     def test_websocket_is_closed_in_order(self) -> None:
         self.ask("GET", "/demo/chat/")
-        socket = self.websocket("/demo/chat/room")
-        socket.close(1000, "enough")
-        self.assertEqual(socket.protocol.close_code, 1000)
+        opened = self.websocket("/demo/chat/room")
+        opened.close(1000, "enough")
+        self.assertEqual(opened.protocol.close_code, 1000)
 
 
 class JupyterTests(AppCase):
@@ -275,11 +345,11 @@ class JupyterTests(AppCase):
             tls=True,
             origin=self.router.tls_url,
             headers={"Cookie": self.cookie()},
-        ) as socket:
-            socket.send(json.dumps(execute("1 + 1")))
+        ) as opened:
+            opened.send(json.dumps(execute("1 + 1")))
 
             def result() -> str | None:
-                message = json.loads(socket.recv(timeout=60))
+                message = json.loads(opened.recv(timeout=60))
                 if message["msg_type"] != "execute_result":
                     return None
                 return str(message["content"]["data"]["text/plain"])
