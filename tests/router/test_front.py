@@ -303,6 +303,23 @@ class RequestBodyTests(RouterCase):
             await self._until(lambda connection=connection: not connection.connected_)
         self.assertFalse(wire.closed)
 
+    async def test_answer_of_a_service_that_closes_in_the_middle_of_an_upload_arrives(self) -> None:
+        def script(connection: Any, data: bytes) -> None:
+            if len(connection.received) > 300_000 and connection.connected_:
+                connection.transport.write(
+                    b"HTTP/1.1 413 Too Large\r\nContent-Length: 8\r\n\r\ntoo much"
+                )
+                connection.transport.loseConnection()
+
+        self.serve(ScriptedService(script))
+        for _ in range(5):
+            wire = await self.connect()
+            wire.send(b"PUT /demo/web/ HTTP/1.1\r\nHost: a\r\nContent-Length: 50000000\r\n\r\n")
+            wire.send(b"x" * 40_000_000)
+            answer = await wire.get(b"too much")
+            self.assertTrue(answer.startswith(b"HTTP/1.1 413 "), answer)
+            self.assertIn(b"Connection: close\r\n", answer)
+
     async def test_answer_before_the_body_is_passed_on_and_closes(self) -> None:
         service = replying(b"HTTP/1.1 413 Too Large\r\nContent-Length: 0\r\n\r\n")
         self.serve(service)
