@@ -8,7 +8,9 @@ from typing import Any
 
 import attrs
 import h11
+from twisted.internet.interfaces import IHalfCloseableProtocol
 from twisted.internet.protocol import Factory, Protocol
+from zope.interface import implementer
 
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 2\r\n\r\nok"
 
@@ -102,6 +104,8 @@ class ScriptedService(Factory):
         self.manifest = manifest
         self.connections: list[Any] = []
         self.lost = 0
+        #: Whether its connections stay open for sending when the other end has ended.
+        self.half_closes = False
 
     def buildProtocol(self, addr: Any) -> Protocol:
         connection = _ScriptedConnection(self)
@@ -109,9 +113,11 @@ class ScriptedService(Factory):
         return connection
 
 
+@implementer(IHalfCloseableProtocol)
 class _ScriptedConnection(Protocol):
     def __init__(self, service: ScriptedService) -> None:
         self.service = service
+        self.ended = False
         self.received = b""
         self.connected_ = True
 
@@ -124,6 +130,14 @@ class _ScriptedConnection(Protocol):
             return
         self.received += data
         self.service.script(self, data)
+
+    def readConnectionLost(self) -> None:
+        self.ended = True
+        if not self.service.half_closes:
+            self.transport.loseConnection()
+
+    def writeConnectionLost(self) -> None:
+        """Nothing to do."""
 
     def connectionLost(self, reason: Any) -> None:
         self.connected_ = False

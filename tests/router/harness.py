@@ -14,9 +14,11 @@ from twisted.internet import reactor
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.endpoints import TCP4ClientEndpoint, TCP4ServerEndpoint, connectProtocol
 from twisted.internet.error import ConnectionDone
+from twisted.internet.interfaces import IHalfCloseableProtocol
 from twisted.internet.protocol import Protocol
 from twisted.internet.task import deferLater
 from twisted.trial.unittest import TestCase
+from zope.interface import implementer
 
 from hero.explorer.model import TokenRecord
 from hero.router.access_log import Record
@@ -55,11 +57,16 @@ class RecordList:
         self._records.append(msgspec.structs.asdict(record))
 
 
+@implementer(IHalfCloseableProtocol)
 class Wire(Protocol):
-    """A client that sends and receives bytes."""
+    """A client that sends and receives bytes. With ``half_closes`` it goes on sending when the
+    other end has ended."""
+
+    half_closes = False
 
     def __init__(self) -> None:
         self.received = bytearray()
+        self.ended = False
         self.closed = False
         self.clean = True
         self._waiting: list[tuple[Any, Deferred[None]]] = []
@@ -70,6 +77,14 @@ class Wire(Protocol):
     def dataReceived(self, data: bytes) -> None:
         self.received += data
         self._check()
+
+    def readConnectionLost(self) -> None:
+        self.ended = True
+        if not self.half_closes:
+            self.transport.loseConnection()
+
+    def writeConnectionLost(self) -> None:
+        """Nothing to do."""
 
     def connectionLost(self, reason: Any) -> None:
         self.closed = True

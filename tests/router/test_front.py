@@ -722,6 +722,40 @@ class UpgradeTests(RouterCase):
         self.assertEqual((await wire.rest()).count(b"y" * 1000), 1000)
         self.assertTrue(wire.clean)
 
+    async def test_either_end_can_send_after_the_other_has_ended(self) -> None:
+        service = self._tunnel()
+        service.half_closes = True
+        self.serve(service)
+        wire = await self.connect()
+        wire.send(self.ASK)
+        await wire.get(b"early")
+        wire.transport.loseWriteConnection()
+        connection = service.connections[-1]
+        while not connection.ended:
+            await self.pause(0.005)
+        connection.transport.write(b"y" * 300_000 + b"the last")
+        await wire.get(b"the last")
+        connection.transport.loseConnection()
+        await wire.rest()
+        self.assertTrue(wire.clean)
+
+        wire = await self.connect()
+        wire.half_closes = True
+        wire.send(self.ASK)
+        await wire.get(b"early")
+        connection = service.connections[-1]
+        connection.transport.loseWriteConnection()
+        while not wire.ended:
+            await self.pause(0.005)
+        wire.send(b"z" * 300_000 + b"the last")
+        while not connection.received.endswith(b"the last"):
+            await self.pause(0.005)
+        self.assertEqual(len(self.gateway.connections), 1)
+        wire.transport.loseConnection()
+        while self.gateway.connections or not connection.ended:
+            await self.pause(0.005)
+        connection.transport.loseConnection()
+
     async def test_client_that_closes_ends_the_tunnel(self) -> None:
         service = self._tunnel()
         self.serve(service)
