@@ -8,6 +8,7 @@ import json
 import shutil
 import socket
 import ssl
+import subprocess
 import tempfile
 import uuid
 from collections.abc import Iterator, Mapping
@@ -212,6 +213,23 @@ class IdentityTests(AppCase):
         for _ in range(2):
             _, body = self.ask("GET", "/demo/web/", tls=True)
             self.assertEqual(body, b"hello user:alice, this is https:/demo/web/\n")
+
+    def test_file_beside_the_socket_opens_one_app(self) -> None:
+        """For as long as it is there, and no other app."""
+        self.identity = {}
+        manifest = self.router.sockets / "demo/web.json"
+
+        def answers(status: int) -> None:
+            eventually(f"{status}", lambda: self.ask("GET", "/demo/web/")[0].status == status)
+
+        answers(401)
+        command = page_command("echo")
+        subprocess.run(["sh", "-c", command], env=self.router.environment, check=True)
+        self.addCleanup(manifest.unlink, missing_ok=True)
+        answers(200)
+        self.assertEqual(self.ask("GET", "/demo/chat/")[0].status, 401)
+        manifest.unlink()
+        answers(401)
 
     def test_routes_are_listed_beside_the_router(self) -> None:
         """With no other process of Hero's about."""
