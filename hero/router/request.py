@@ -16,6 +16,10 @@ from hero.router.head import RequestHead, parse_request_head
 from hero.router.limits import Limits
 from hero.router.target import Target, origin_form, split_target
 
+#: RFC 9110 section 9.3 and RFC 5789, without those that are refused.
+_METHODS = {
+    name.encode(): name for name in ("GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH")
+}
 _ONLY_HOST = {b"host"}
 _TOKEN_PREFIX = b"hero_"
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
@@ -56,7 +60,8 @@ def request_of(head: RequestHead) -> Request:
     target, refusal, wire = None, None, b""
     token, request_id, trace, upgrade = None, None, None, None
     try:
-        _check_method(head.method)
+        if head.method not in _METHODS:
+            _check_method(head.method)
         if head.named.keys() != _ONLY_HOST:
             request_id = _request_id_of(head)
             trace = _trace_of(head)
@@ -68,7 +73,7 @@ def request_of(head: RequestHead) -> Request:
         refusal = rejection
     return Request(
         head,
-        head.method[:32].decode("ascii"),
+        _METHODS.get(head.method) or head.method[:32].decode("ascii"),
         head.target.partition(b"?")[0][:1024].decode("ascii"),
         target,
         refusal,

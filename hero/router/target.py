@@ -17,17 +17,16 @@ _NAME = re.compile(NAME.pattern.encode())
 _IN_PATHS = rb"(?:[A-Za-z0-9\-._~!$&'()*+,;=:@/\[\]|]+|%[0-9A-Fa-f]{2})*"
 _PATH = re.compile(rb"/" + _IN_PATHS)
 #: RFC 3986 section 3.4, with what browsers leave as it is. "#" never arrives in a request.
-_IN_QUERIES = rb"[!-\"$-~]*"
-_QUERY = re.compile(_IN_QUERIES)
-#: A target that is well-formed as far as a regular expression can tell.
-_TARGET = re.compile(
-    rb"(/%b/%b)(/%b)?(\?%b)?"
-    % (NAME.pattern.encode(), NAME.pattern.encode(), _IN_PATHS, _IN_QUERIES)
-)
+_QUERY = re.compile(rb"[!-\"$-~]*")
+#: A path that is well-formed as far as a regular expression can tell.
+_ROUTED_PATH = re.compile(rb"(/%b/%b)(/%b)?" % (_NAME.pattern, _NAME.pattern, _IN_PATHS))
 #: RFC 9112 section 3.2.2
 _ABSOLUTE = re.compile(rb"(?i:https?)://([^/?#]*)(.*)", re.DOTALL)
 #: "." and ".." as a whole segment, plain or encoded (RFC 3986 section 5.2.4).
 _DOT_SEGMENT = re.compile(rb"(?:^|[/\\]|%2f|%5c)(?:\.|%2e){1,2}(?=[/\\;]|%2f|%5c|$)", re.IGNORECASE)
+#: Paths that are remembered, and how long they may be.
+_PATHS = 1024
+_LONGEST_PATH = 256
 _CONTEXT = re.compile(rb"/api/([A-Za-z0-9][A-Za-z0-9._-]{0,62})(?:/|$)")
 
 
@@ -81,27 +80,37 @@ def origin_form(target: bytes, host: bytes | None) -> bytes:
 
 def split_target(target: bytes) -> Target:
     """Check *target*, in origin form, then take it apart. Raises `Rejection`."""
-    matched = _TARGET.fullmatch(target)
+    path, question, query = target.partition(b"?")
+    below = _split_path(path) if len(path) <= _LONGEST_PATH else _split_path.__wrapped__(path)
+    if not question:
+        return below
+    if _QUERY.fullmatch(query) is None:
+        raise bad_path("the query holds a character that must be percent-encoded")
+    return Target(
+        below.service,
+        below.socket,
+        below.prefix,
+        below.path,
+        below.path + question + query,
+        below.bare,
+        below.context,
+    )
+
+
+@lru_cache(_PATHS)
+def _split_path(path: bytes) -> Target:
+    """The target that *path* is without a query."""
+    matched = _ROUTED_PATH.fullmatch(path)
     if matched is None:
-        raise _explain(target)
-    names, path, query = matched.groups()
-    service, socket, prefix = _names(names)
-    if query is None:
-        query = b""
-    if path is None:
-        return Target(service, socket, prefix, b"/", b"/" + query, True)
-    if b"." in path or b"%" in path:
-        _check_segments(path)
-    context = _context_of(path) if path.startswith(b"/api/") else None
-    return Target(service, socket, prefix, path, path + query, False, context)
-
-
-@lru_cache(1024)
-def _names(names: bytes) -> tuple[str, str, str]:
-    """The service, the socket and the prefix."""
+        raise _explain(path)
+    names, inner = matched.groups()
     prefix = names.decode()
     _, service, socket = prefix.split("/")
-    return service, socket, prefix
+    if inner is None:
+        return Target(service, socket, prefix, b"/", b"/", True)
+    if b"." in inner or b"%" in inner:
+        _check_segments(inner)
+    return Target(service, socket, prefix, inner, inner, False, _context_of(inner))
 
 
 def _context_of(path: bytes) -> str | None:
@@ -116,13 +125,10 @@ def _check_segments(path: bytes) -> None:
         raise bad_path("the path has a '.' or '..' segment")
 
 
-def _explain(target: bytes) -> Rejection:
-    """Why *target* is no `_TARGET`."""
-    path, _, query = target.partition(b"?")
+def _explain(path: bytes) -> Rejection:
+    """Why *path* is no `_ROUTED_PATH`."""
     if _PATH.fullmatch(path) is None:
         return bad_path("the path holds a character that must be percent-encoded")
-    if _QUERY.fullmatch(query) is None:
-        return bad_path("the query holds a character that must be percent-encoded")
     _check_segments(path)
     if any(b"%" in name for name in path.split(b"/", 3)[1:3]):
         return bad_path("the names of a service and a socket are never percent-encoded")
