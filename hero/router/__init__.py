@@ -7,5 +7,7 @@ A request enters at a `hero.router.front.Front` (one per connection), which read
 `hero.router.upstream` and the answer back.
 
 `hero.router.discovery` keeps the routes in step with the socket directory. `hero.router.tap`
-assembles the process.
+assembles the process: `hero.router.serving` takes connections, in the process itself or in its
+`hero.router.workers`; `hero.router.service` takes up the router's place and gives it away, to a
+successor that asks for it by `hero.router.takeover`.
 """

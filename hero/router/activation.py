@@ -53,7 +53,8 @@ def inherited_socket(spec: str, passed: Sequence[Inherited]) -> tuple[socket.soc
     """The socket of *passed* that *spec* names, and whether TLS is spoken on it.
 
     ``systemd:name=https``, ``systemd:index=0`` or both (the index then counts those of that name);
-    ``domain`` must be that of the socket; ``tls`` is ``yes`` unless the socket is a UNIX socket.
+    ``domain`` must be that of the socket; ``tls`` is ``yes``, unless said otherwise, for a
+    TCP socket, and always ``no`` for a UNIX socket.
     Raises `InvalidConfiguration`.
     """
     options = _options(spec)
@@ -84,6 +85,8 @@ def inherited_socket(spec: str, passed: Sequence[Inherited]) -> tuple[socket.soc
     if domain is not None and _DOMAINS[domain] != sock.family:
         raise InvalidConfiguration(f"{spec!r} names a socket of another domain than {domain}")
     tls = options.get("tls")
+    if tls == "yes" and sock.family == socket.AF_UNIX:
+        raise InvalidConfiguration(f"{spec!r}: TLS is spoken on TCP sockets only")
     return sock, tls == "yes" if tls is not None else sock.family != socket.AF_UNIX
 
 

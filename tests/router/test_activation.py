@@ -58,7 +58,7 @@ class InheritedSocketTests(SynchronousTestCase):
             ("systemd:name=https:index=1", inet6, True),
             ("systemd:name=https:index=0:tls=no", inet, False),
             ("systemd:name=door", door, False),
-            ("systemd:domain=UNIX:index=2:tls=yes", door, True),
+            ("systemd:domain=UNIX:index=2:tls=no", door, False),
         ]:
             self.assertEqual(inherited_socket(spec, self.passed), (sock, secure), spec)
 
@@ -71,6 +71,7 @@ class InheritedSocketTests(SynchronousTestCase):
         self.assert_refused("systemd:index=3", "0 (https), 1 (https), 2 (door)")
         self.assert_refused("systemd:name=https", "2 sockets named https", ":index=0 to :index=1")
         self.assert_refused("systemd:index=2:domain=INET", "of another domain than INET")
+        self.assert_refused("systemd:name=door:tls=yes", "on TCP sockets only")
         self.passed = [Inherited("dgram", socket.socket(socket.AF_INET, socket.SOCK_DGRAM))]
         self.addCleanup(self.passed[0].sock.close)
         self.assert_refused("systemd:index=0", "accepts no connections", "ListenStream=")
