@@ -27,19 +27,28 @@ def problem_answer(
     head_only: bool = False,
 ) -> bytes:
     """The whole answer, ready to send."""
-    kind, body = problem_body(rejection, request_id=request_id, accept=accept)
-    lines = [
-        b"HTTP/1.1 %d %s" % (rejection.status, rejection.title.encode()),
-        b"Date: " + formatdate(usegmt=True).encode(),
-        b"Content-Type: " + kind,
-        b"Content-Length: %d" % len(body),
-        b"Cache-Control: no-store",
-        b"X-Request-ID: " + request_id.encode(),
-        *(name + b": " + value for name, value in rejection.headers.items()),
-    ]
+    fields, body = problem_fields(rejection, request_id=request_id, accept=accept)
+    lines = [b"HTTP/1.1 %d %s" % (rejection.status, rejection.title.encode())]
+    lines += [name + b": " + value for name, value in fields]
     if not keep_alive:
         lines.append(b"Connection: close")
     return b"\r\n".join(lines) + b"\r\n\r\n" + (b"" if head_only else body)
+
+
+def problem_fields(
+    rejection: Rejection, *, request_id: str, accept: bytes = b""
+) -> tuple[list[tuple[bytes, bytes]], bytes]:
+    """The fields and the content of the answer to a client that accepts *accept*."""
+    kind, body = problem_body(rejection, request_id=request_id, accept=accept)
+    fields = [
+        (b"Date", formatdate(usegmt=True).encode()),
+        (b"Content-Type", kind),
+        (b"Content-Length", b"%d" % len(body)),
+        (b"Cache-Control", b"no-store"),
+        (b"X-Request-ID", request_id.encode()),
+        *rejection.headers.items(),
+    ]
+    return fields, body
 
 
 def problem_body(
