@@ -19,6 +19,7 @@ from hero.router.errors import Rejection
 from hero.router.exchange import Exchange
 from hero.router.front import Front
 from hero.router.heads import Heads
+from hero.router.http2.connection import Http2Connection
 from hero.router.ids import IdSource
 from hero.router.limits import Limits
 from hero.router.metrics import RouterMetrics
@@ -104,7 +105,7 @@ class Gateway:
 
     def speaker(self, protocol: bytes | None) -> type[ClientConnection]:
         """What speaks the *protocol* that a client agreed upon by ALPN."""
-        return Front
+        return Http2Connection if protocol == b"h2" else Front
 
     def next_number(self) -> int:
         """A number for a new connection."""

@@ -97,7 +97,9 @@ class OwnServing:
         self._share = share
         self._ports: list[IListeningPort] = []
         paths = options.paths
-        self._tls = ServerTls(paths.tls, public=public_files(options))
+        self._tls = ServerTls(
+            paths.tls, protocols=(b"h2", b"http/1.1"), public=public_files(options)
+        )
         self._limits = limits_of(options, share)
         self._heads = Heads(self._limits)
         self._tokens = [TokenFile(paths.tokens_file), TokenFile(paths.own_tokens_file)]
