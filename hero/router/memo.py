@@ -1,14 +1,14 @@
 """Remembering what pure functions of heads gave, because heads repeat.
 
 A client sends the same head again and again, and a service answers with the same one within a
-second; reading one takes longer than everything else that is done with it. What is kept is
-bounded in number and in size. `memoised(read)` can be replaced by ``read`` everywhere.
+second; reading one takes longer than everything else that is done with it. Only what comes a second
+time is kept, so that heads of which no two are alike cost no memory. `memoised(read)` can be
+replaced by ``read`` everywhere.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -23,11 +23,25 @@ def memoised(
 ) -> Callable[[bytes], T]:
     """*read*, which depends on nothing but its argument, with a memory of *entries* results.
 
-    Arguments of more than *longest* bytes are not kept, nor are exceptions.
+    Arguments of more than *longest* bytes are not kept, nor are exceptions. When the memory is
+    full, all of it is forgotten.
     """
-    remembered = lru_cache(entries)(read)
+    kept: dict[bytes, T] = {}
+    seen: set[int] = set()
 
     def recall(block: bytes) -> T:
-        return remembered(block) if len(block) <= longest else read(block)
+        result = kept.get(block)
+        if result is None:
+            result = read(block)
+            mark = hash(block)
+            if mark not in seen:
+                if len(seen) >= entries:
+                    seen.clear()
+                seen.add(mark)
+            elif len(block) <= longest:
+                if len(kept) >= entries:
+                    kept.clear()
+                kept[block] = result
+        return result
 
     return recall
