@@ -23,7 +23,7 @@ from hero.router.connection import ClientConnection, unread
 from hero.router.errors import BadMessage, Rejection
 from hero.router.exchange import Exchange
 from hero.router.forwarding import answer_end
-from hero.router.grammar import Malformed, has_lone_lf
+from hero.router.grammar import Malformed, has_lone_lf, is_token
 from hero.router.head import Framing, RequestHead, ResponseHead
 from hero.router.interfaces import IAnswerSink, IClientConnection
 from hero.router.limits import Limits
@@ -437,7 +437,7 @@ class Front(ClientConnection):
         if len(buffer) > self._limits.head:
             raise self._too_long(buffer)
         first = buffer.lstrip(b"\r\n")[:1]
-        if first and not first.isalpha():
+        if first and not is_token(first):
             raise BadMessage("bad_request_line", "this is not HTTP")
 
     def _too_long(self, buffer: bytes) -> BadMessage:

@@ -358,7 +358,7 @@ def _response_framing(method: bytes, status: int, minor: int, named: Named) -> t
     if method == b"HEAD" or status in (204, 304) or status < 200:
         return Framing.NONE, 0
     if codings is not None:
-        if minor == 0 or parse_list(codings) != [b"chunked"]:
+        if minor == 0 or len(codings) != 1 or codings[0].lower() != b"chunked":
             raise Malformed("bad_framing", "its only transfer coding may be chunked")
         return Framing.CHUNKED, 0
     if lengths is not None:
