@@ -11,11 +11,13 @@ from twisted.internet.defer import Deferred
 
 from tests.router.backend import H11Service
 from tests.router.harness import RouterCase
+from tests.router.memory import MemoryCase, pieces
 
 _CORPUS = Path(__file__).with_name("corpus")
 _ESCAPE = re.compile(rb"\\(x[0-9a-f]{2}|[rntz\\]|\*(\d+)(?:\{([^}]*)\}|(.)))", re.DOTALL)
 _SIMPLE = {b"r": b"\r", b"n": b"\n", b"t": b"\t", b"\\": b"\\", b"z": b""}
 _STATUS = re.compile(rb"HTTP/1\.1 (\d{3})")
+_CLOSE = b"\r\nConnection: close\r\n"
 
 
 @attrs.define
@@ -89,8 +91,13 @@ def unescape(line: bytes) -> bytes:
     return _ESCAPE.sub(replace, line)
 
 
-class CorpusTests(RouterCase):
-    """Each entry gets the answers it names, and no more requests reach the service than it says."""
+def statuses(received: bytes) -> list[int]:
+    """The statuses of the answers in *received*."""
+    return [int(status) for status in _STATUS.findall(received)]
+
+
+class CorpusCase(RouterCase):
+    """A test for each entry of the corpus."""
 
     cases: ClassVar[dict[str, Case]] = {}
 
@@ -99,22 +106,11 @@ class CorpusTests(RouterCase):
         self.limits = attrs.evolve(self.limits, **self.case.limits)
         super().setUp()
 
-    async def play(self) -> None:
+    def check(self, service: H11Service, received: bytes, *, closed: bool) -> None:
+        """The client got the answers that the entry names, and *service* no more than it says."""
         case = self.case
-        service = H11Service({"access": "public"})
-        self.serve(service)
-        wire = await self.connect()
-        wire.send(case.wire)
-        expected = len(case.statuses)
-        await wire.until(lambda w: len(_STATUS.findall(w.received)) >= expected)
-        closes = b"\r\nConnection: close\r\n" in wire.received
-        if closes:
-            await wire.rest()
-        else:
-            await self.pause(0.005)
-        received = bytes(wire.received)
-        self.assertEqual([int(s) for s in _STATUS.findall(received)], case.statuses, received)
-        self.assertEqual(wire.closed, closes, received)
+        self.assertEqual(statuses(received), case.statuses, received)
+        self.assertEqual(closed, _CLOSE in received, received)
         for reason in case.reasons:
             self.assertIn(f'"reason": "{reason}"'.encode(), received)
         self.assertEqual(service.errors, [])
@@ -134,19 +130,48 @@ class CorpusTests(RouterCase):
             self.assertEqual(last.values(name), [], last.headers)
 
 
+class SocketCorpusTests(CorpusCase):
+    """Each entry as a client sends it, at once, through real sockets."""
+
+    async def play(self) -> None:
+        service = H11Service({"access": "public"})
+        self.serve(service)
+        wire = await self.connect()
+        wire.send(self.case.wire)
+        expected = len(self.case.statuses)
+        await wire.until(lambda w: len(statuses(w.received)) >= expected)
+        if _CLOSE in wire.received:
+            await wire.rest()
+        else:
+            await self.pause(0.005)
+        self.check(service, bytes(wire.received), closed=wire.closed)
+
+
+class BytewiseCorpusTests(CorpusCase, MemoryCase):
+    """Each entry byte after byte, on a route that is known and has a connection."""
+
+    async def play(self) -> None:
+        service = H11Service()
+        self.begin(service)
+        # Pieces of more than a byte where there are so many that it would take long.
+        client = self.talk(self.case.wire, cut=pieces(1 + len(self.case.wire) // 2000))
+        self.check(service, client.received, closed=client.closed)
+
+
 def _add_tests() -> None:
     for path in sorted(_CORPUS.glob("*.txt")):
         for case in read_corpus(path.read_text("latin-1")):
             name = "test_" + re.sub(r"\W+", "_", f"{path.stem} {case.name}").strip("_")
-            assert not hasattr(CorpusTests, name), f"two entries are called {case.name!r}"
+            assert name not in CorpusCase.cases, f"two entries are called {case.name!r}"
+            CorpusCase.cases[name] = case
+            for tests in (SocketCorpusTests, BytewiseCorpusTests):
 
-            def test(self: CorpusTests) -> Deferred[None]:
-                return Deferred.fromCoroutine(self.play())
+                def test(self: SocketCorpusTests) -> Deferred[None]:
+                    return Deferred.fromCoroutine(self.play())
 
-            test.__name__ = name
-            test.__doc__ = case.name
-            CorpusTests.cases[name] = case
-            setattr(CorpusTests, name, test)
+                test.__name__ = name
+                test.__doc__ = case.name
+                setattr(tests, name, test)
 
 
 _add_tests()
