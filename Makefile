@@ -13,7 +13,7 @@ ARGS ?=
 
 .DEFAULT_GOAL := help
 # Options for the benchmark, such as BENCH="--only keepalive,tls --peers nginx,hero".
-BENCH ?= --save bench/results
+BENCH ?= --again 2 --save
 
 .PHONY: help run test trial lint types docs demo bench-router format clean
 

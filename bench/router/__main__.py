@@ -13,10 +13,11 @@ from bench.router.installation import install
 from bench.router.lab import HeroSource, Lab
 from bench.router.machine import describe_machine
 from bench.router.measures.catalogue import MEASURES, chosen
+from bench.router.peers.peer import Peer
 from bench.router.peers.roster import NAMES, peers_for
 from bench.router.processes import LOAD_CORE
-from bench.router.report import Report
-from bench.router.rounds import compare
+from bench.router.report import Report, quote
+from bench.router.rounds import Comparison, compare
 
 _TREE = Path(__file__).parents[2]
 
@@ -34,7 +35,7 @@ def _arguments() -> argparse.Namespace:
     add("--quick", action="store_true", help="one round of a second each, to see that it works")
     add("--hero-tree", type=Path, default=_TREE, help="the source tree that Hero is run from")
     add("--hero-python", type=Path, default=Path(sys.executable), help="Hero's interpreter")
-    add("--save", type=Path, help="write the result to this directory")
+    add("--save", action="store_true", help="write bench/results, and the table in the docs")
     return parser.parse_args()
 
 
@@ -42,22 +43,18 @@ def _names(text: str) -> list[str]:
     return [name for part in text.split(",") if (name := part.strip())]
 
 
-def main() -> None:
-    """Measure, print, and save."""
-    arguments = _arguments()
-    # Whoever ends the run early leaves no processes behind either.
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
-    rounds, seconds = (1, 1.0) if arguments.quick else (arguments.rounds, arguments.seconds)
-    names = _names(arguments.peers) or (["nginx", "hero"] if arguments.quick else list(NAMES))
-    # What this process does itself belongs to the load.
-    os.sched_setaffinity(0, {LOAD_CORE})
-    install()
-    hero = HeroSource(tree=arguments.hero_tree.resolve(), python=arguments.hero_python.absolute())
-    with Lab(hero) as lab:
-        peers = peers_for(lab, names)
-        comparisons = []
+def _end(number: int, frame: object) -> None:
+    raise KeyboardInterrupt
+
+
+def _compare_all(
+    lab: Lab, peers: list[Peer], arguments: argparse.Namespace, rounds: int, seconds: float
+) -> list[Comparison]:
+    """One comparison for each measure; those that were complete, where the run is ended early."""
+    comparisons = []
+    try:
         for measure in chosen(_names(arguments.only)):
-            print(measure.title, flush=True)
+            _say(measure.title)
             comparison = compare(
                 lab,
                 measure,
@@ -65,21 +62,51 @@ def main() -> None:
                 rounds=rounds,
                 seconds=seconds,
                 again=arguments.again,
-                say=lambda line: print(line, flush=True),
+                say=_say,
             )
             if comparison is not None:
                 comparisons.append(comparison)
-        report = Report(
-            machine=describe_machine(),
-            versions={peer.name: peer.version() for peer in peers},
-            method=f"{rounds} interleaved rounds of {seconds:g} s, medians.",
-            comparisons=comparisons,
-        )
-    print(report.markdown())
+    except KeyboardInterrupt:
+        _say("Ended early")
+    return comparisons
+
+
+def _say(line: str) -> None:
+    print(line, flush=True)
+
+
+def _save(report: Report) -> None:
+    results = _TREE / "bench" / "results"
+    results.mkdir(exist_ok=True)
+    (results / "router.md").write_text(report.markdown())
+    (results / "router.json").write_text(json.dumps(report.json(), indent=1) + "\n")
+    quote(_TREE / "docs" / "explanation" / "performance.md", report.summary())
+
+
+def main() -> None:
+    """Measure, print, and save."""
+    arguments = _arguments()
+    # However a run is ended, no process is left behind.
+    signal.signal(signal.SIGTERM, _end)
+    rounds, seconds = (1, 1.0) if arguments.quick else (arguments.rounds, arguments.seconds)
+    names = _names(arguments.peers) or (["nginx", "hero"] if arguments.quick else list(NAMES))
+    # What this process does itself belongs to the load.
+    os.sched_setaffinity(0, {LOAD_CORE})
+    install()
+    machine = describe_machine()
+    hero = HeroSource(tree=arguments.hero_tree.resolve(), python=arguments.hero_python.absolute())
+    with Lab(hero) as lab:
+        peers = peers_for(lab, names)
+        comparisons = _compare_all(lab, peers, arguments, rounds, seconds)
+    report = Report(
+        machine=machine,
+        versions={peer.name: peer.version() for peer in peers},
+        method=f"{rounds} interleaved rounds, turns of {seconds:g} s, medians.",
+        comparisons=comparisons,
+    )
+    _say(report.markdown())
     if arguments.save:
-        arguments.save.mkdir(parents=True, exist_ok=True)
-        (arguments.save / "router.md").write_text(report.markdown())
-        (arguments.save / "router.json").write_text(json.dumps(report.json(), indent=1) + "\n")
+        _save(report)
 
 
 if __name__ == "__main__":

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import attrs
 
-from bench.router.measures.measure import Target
+from bench.router.measures.measure import Figure, Target
 from bench.router.rounds import Comparison, Outcome
+
+_BEGIN, _END = "<!-- results -->", "<!-- end of results -->"
 
 
 @attrs.frozen(kw_only=True)
@@ -25,6 +28,7 @@ class Report:
         lines = ["# Hero's router against others", "", self.method, ""]
         lines += [f"- {name}: {value}" for name, value in self.machine.items()]
         lines += [f"- {name}: {version}" for name, version in self.versions.items()]
+        lines += ["", *self.summary()]
         for comparison in self.comparisons:
             lines += ["", f"## {comparison.measure.title}", "", *_table(comparison)]
             outcomes = comparison.outcomes()
@@ -32,6 +36,19 @@ class Report:
                 lines += ["", "| wanted | reached | |", "|---|---|---|"]
                 lines += [_outcome(comparison, outcome) for outcome in outcomes]
         return "\n".join(lines) + "\n"
+
+    def summary(self) -> list[str]:
+        """A table of every measure's first figure, as a ratio to nginx where that makes sense."""
+        names = list(self.versions)
+        lines = ["| | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|"]
+        for comparison in self.comparisons:
+            figure = comparison.measure.figures[0]
+            unit = "" if figure.ratio else f" ({figure.title})"
+            cells = [f"{comparison.measure.title}{unit}"]
+            for name in names:
+                cells.append(_cell(comparison, name, figure))
+            lines.append("| " + " | ".join(cells) + " |")
+        return lines
 
     def json(self) -> dict[str, Any]:
         """The same, with every round."""
@@ -44,6 +61,25 @@ class Report:
                 for comparison in self.comparisons
             },
         }
+
+
+def quote(page: Path, lines: Sequence[str]) -> None:
+    """Put *lines* between the two marks that *page* has for them."""
+    text = page.read_text()
+    before, mark, rest = text.partition(_BEGIN)
+    _, end, after = rest.partition(_END)
+    if not mark or not end:
+        raise ValueError(f"{page} has no place for results")
+    page.write_text("\n".join([before + _BEGIN, "", *lines, "", _END + after]))
+
+
+def _cell(comparison: Comparison, name: str, figure: Figure) -> str:
+    if name not in comparison.names():
+        return ""
+    if not figure.ratio:
+        return figure.form.format(comparison.value(name, figure.name))
+    ratio = comparison.ratio(name, figure.name, "nginx")
+    return "" if ratio is None else f"{ratio:.2f}"
 
 
 def _table(comparison: Comparison) -> list[str]:

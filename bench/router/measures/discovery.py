@@ -66,9 +66,9 @@ MEASURES = (
         name="discovery",
         title=f"{_PRESENT} services, {_RATE} a second coming and as many going; a stable route",
         figures=(
+            Figure(name="times", title="p99 with to without", form="{:.2f}"),
             Figure(name="calm", title="p99 ms without", form="{:.1f}"),
             Figure(name="busy", title="p99 ms with", form="{:.1f}"),
-            Figure(name="times", title="with to without", form="{:.2f}"),
             Figure(name="rate", title="coming per second"),
             Figure(name="late", title="ms until the last is reached", form="{:.0f}"),
             Figure(name="failed", title="failed"),

@@ -14,7 +14,7 @@ _RESTARTS = 2
 
 def _take(tls: bool) -> Take:
     def take(proxy: Proxy, seconds: float) -> Mapping[str, float]:
-        pause = max(seconds, 2.0)
+        pause = max(seconds, 3.0)
         first = set(proxy.session.usage().by_process)
         seen: set[int] = set()
         asking = begin(proxy, pause * (_RESTARTS + 1), tls=tls)
@@ -22,8 +22,8 @@ def _take(tls: bool) -> Take:
             time.sleep(pause)
             seen |= set(proxy.session.usage().by_process)
             proxy.peer.restart(proxy)
-        answers = asking.end()
         seen |= set(proxy.session.usage().by_process)
+        answers = asking.end()
         return {
             "requests": answers.requests,
             "p99": answers.p99 * 1e3,
@@ -43,10 +43,10 @@ def _measure(*, tls: bool) -> Measure:
         name="restart" + ("-tls" if tls else ""),
         title=f"Restarted twice under load of 64 connections, {'TLS' if tls else 'plain'}",
         figures=(
+            Figure(name="failed", title="failed"),
             Figure(name="requests", title="requests"),
             Figure(name="p99", title="p99 ms", form="{:.1f}"),
             Figure(name="new", title="new processes"),
-            Figure(name="failed", title="failed"),
         ),
         take=_take(tls),
         suits=_suits,

@@ -57,9 +57,9 @@ MEASURES = (
         name="workers",
         title="Two workers on two cores, small answers, plain, 128 connections",
         figures=(
+            Figure(name="scale", title="two cores to one", form="{:.2f}"),
             Figure(name="one", title="requests per CPU second, one worker"),
             Figure(name="two", title="two workers"),
-            Figure(name="scale", title="two cores to one", form="{:.2f}"),
             Figure(name="share", title="share of the second worker %"),
             Figure(name="clock", title="by the clock", form="{:.2f}"),
         ),

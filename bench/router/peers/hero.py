@@ -9,10 +9,14 @@ import json
 import os
 import shutil
 import signal
+import time
 from pathlib import Path
 
 from bench.router.lab import CLOSED, OPEN, TALK, Lab
 from bench.router.peers.peer import Command, Order, Peer, Proxy, first_line
+from bench.router.processes import NotStarted
+
+_RESTART_TIME = 20.0
 
 
 class Hero(Peer):
@@ -26,18 +30,30 @@ class Hero(Peer):
         self._source = lab.hero
 
     def version(self) -> str:
-        head = first_line("git", "-C", str(self._source.tree), "describe", "--always", "--dirty")
+        git = ("git", "-C", str(self._source.tree))
+        head = first_line(*git, "log", "-1", "--format=%h", "--", "hero", "twisted")
+        changed = first_line(*git, "status", "--porcelain", "--", "hero", "twisted")
         python = first_line(
             str(self._source.python),
             "-c",
             "import platform as p; print(p.python_implementation(), p.python_version())",
         )
-        return f"hero {head} on {python}"
+        return f"hero {head}{' and changes' if changed else ''} on {python}"
 
     def restart(self, proxy: Proxy) -> None:
         """A new process takes the listening sockets from the old one (docs: operate the router)."""
-        state = json.loads((self._home(proxy.order) / "var/run/router.json").read_text())
-        os.kill(state["pid"], signal.SIGUSR2)
+        old = self._running(proxy.order)
+        os.kill(old, signal.SIGUSR2)
+        deadline = time.monotonic() + _RESTART_TIME
+        while self._running(proxy.order) == old:
+            if time.monotonic() > deadline:
+                raise NotStarted(f"{self.name} has no successor\n{proxy.log_tail()}")
+            time.sleep(0.05)
+
+    def _running(self, order: Order) -> int:
+        state = json.loads((self._home(order) / "var/run/router.json").read_text())
+        process: int = state["pid"]
+        return process
 
     def _home(self, order: Order) -> Path:
         return order.directory / "home"

@@ -12,6 +12,7 @@ import json
 import sys
 from collections import deque
 from pathlib import Path
+from typing import Any
 
 _BODY = b'{"name":"churn","version":"1","protocol":"http","access":"public"}'
 _ANSWER = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b" % (
@@ -26,7 +27,7 @@ class Service(asyncio.Protocol):
     def __init__(self) -> None:
         self._received = b""
 
-    def connection_made(self, transport: asyncio.WriteTransport) -> None:
+    def connection_made(self, transport: Any) -> None:
         self._transport = transport
 
     def data_received(self, data: bytes) -> None:

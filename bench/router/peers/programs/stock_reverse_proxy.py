@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 from twisted.internet import reactor, ssl
 from twisted.web.proxy import ReverseProxyResource
@@ -20,7 +21,7 @@ class ToSocket:
     def __init__(self, path: str) -> None:
         self._path = path
 
-    def connectTCP(self, host, port, factory):
+    def connectTCP(self, host: str, port: int, factory: Any) -> Any:
         """Connect *factory*."""
         return reactor.connectUNIX(self._path, factory)
 

@@ -8,9 +8,17 @@ from __future__ import annotations
 import asyncio
 import ssl
 import sys
+from collections.abc import Mapping
 
 import uvloop
-from aiohttp import ClientSession, ClientTimeout, UnixConnector, WSMsgType, web
+from aiohttp import (
+    ClientSession,
+    ClientTimeout,
+    ClientWebSocketResponse,
+    UnixConnector,
+    WSMsgType,
+    web,
+)
 from multidict import CIMultiDict
 
 #: RFC 9110 section 7.6.1.
@@ -66,7 +74,10 @@ class Proxy:
         return client
 
 
-async def _copy(source, sink) -> None:
+async def _copy(
+    source: web.WebSocketResponse | ClientWebSocketResponse,
+    sink: web.WebSocketResponse | ClientWebSocketResponse,
+) -> None:
     async for message in source:
         if message.type is WSMsgType.BINARY:
             await sink.send_bytes(message.data)
@@ -75,7 +86,7 @@ async def _copy(source, sink) -> None:
     await sink.close()
 
 
-def _end_to_end(headers) -> CIMultiDict[str]:
+def _end_to_end(headers: Mapping[str, str]) -> CIMultiDict[str]:
     kept = CIMultiDict(headers)
     for name in _HOP_BY_HOP:
         kept.popall(name, None)
