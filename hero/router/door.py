@@ -10,7 +10,7 @@ from typing import Any, Protocol
 
 from hero.explorer.model import TokenRecord
 from hero.identity.authority import utc_now
-from hero.identity.claims import DEFAULT_CONTEXT, Caller, Claim, parse_claims
+from hero.identity.claims import DEFAULT_CONTEXT, Access, Caller, Claim, parse_claims
 from hero.identity.user_certificates import Peer, UserIdentity
 from hero.router.errors import Rejection
 from hero.router.head import RequestHead
@@ -85,7 +85,18 @@ class Door:
 
     def admit(self, caller: Caller, access: str, target: Target) -> None:
         """Raise `Rejection` unless *caller* may call a service of that *access*."""
-        if access == "public" or not caller.is_anonymous or target.path == b"/health":
+        if access == "public":
+            return
+        if access == Access.OPERATOR:
+            if caller.may(Access.OPERATOR):
+                return
+            if not caller.is_anonymous:
+                raise Rejection(
+                    403,
+                    "forbidden",
+                    f"{caller.user} may not use {target.prefix}, which needs the role operator",
+                )
+        elif not caller.is_anonymous or target.path == b"/health":
             return
         raise Rejection(
             401,

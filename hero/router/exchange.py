@@ -220,14 +220,8 @@ class Exchange:
     # What the pool does: `IUpstreamUser`.
 
     def connected(self, upstream: UpstreamConnection) -> None:
-        if self._sink is None:
-            upstream.abort()
+        if not self._taken(upstream):
             return
-        route = self._route
-        if route.state is not RouteState.UP:
-            route.answered()
-        self._upstream = upstream
-        self._asked_at = self._now()
         upstream.begin(self, self._wire, whole=self._whole and self._reusable)
         if self._held is not None:
             held, self._held = self._held, None
@@ -245,6 +239,18 @@ class Exchange:
 
     # Within.
 
+    def _taken(self, upstream: UpstreamConnection) -> bool:
+        """Take *upstream* over, unless nobody wants it any more."""
+        if self._sink is None:
+            upstream.abort()
+            return False
+        route = self._route
+        if route.state is not RouteState.UP:
+            route.answered()
+        self._upstream = upstream
+        self._asked_at = self._now()
+        return True
+
     def _known(self) -> None:
         """What the service says of itself is known, as far as it will be."""
         route = self._route
@@ -252,24 +258,29 @@ class Exchange:
             return
         limits = self.limits = route.limits
         try:
-            if not route.listening:
-                raise self._unreachable(route.reason or "it does not answer")
-            if self._admit is not None:
-                self._admit()
-            if limits.body is not None and self._length > limits.body:
-                raise Rejection(
-                    413,
-                    "body_too_large",
-                    f"the body is longer than {limits.body} bytes",
-                    close=True,
-                )
+            self._check()
         except Rejection as rejection:
             self._refuse(rejection)
             return
         self._sink.under_way(limits)
         if limits.whole_time is not None:
             self._whole_timer = route.reactor.callLater(limits.whole_time, self._too_long)
-        route.pool.acquire(self)
+        self._acquire()
+
+    def _check(self) -> None:
+        """Raise `Rejection` where the request is not to reach the service."""
+        route, limits = self._route, self.limits
+        if not route.listening:
+            raise self._unreachable(route.reason or "it does not answer")
+        if self._admit is not None:
+            self._admit()
+        if limits.body is not None and self._length > limits.body:
+            raise Rejection(
+                413, "body_too_large", f"the body is longer than {limits.body} bytes", close=True
+            )
+
+    def _acquire(self) -> None:
+        self._route.pool.acquire(self)
 
     def _too_long(self) -> None:
         self._whole_timer = None

@@ -168,7 +168,7 @@ class Gateway:
         else:
             # What access it needs will be known when somebody listens.
             admit = self._door.admission(caller, route, target)
-        return Exchange(route, sink, request.head, wire, request.upgrade, admit)
+        return route.exchange(sink, request.head, wire, request.upgrade, admit)
 
     def finished(self, connection: Any, record: Record, reason: str | None) -> None:
         """*record*'s request was answered, or ended for *reason*."""

@@ -61,8 +61,9 @@ class RouteLimits:
 class Route:
     """One entry of the socket directory. ``prefix`` is ``/{service}/{socket}``.
 
-    ``access`` is who may call, from the service's manifest or the router's default. ``pool`` and
-    ``limits`` are missing for an entry that is refused.
+    ``access`` is who may call, from the service's manifest or the router's default: ``cluster``,
+    ``public``, or ``operator`` for a byte tunnel. ``pool`` and ``limits`` are missing for an entry
+    that is refused.
     """
 
     service: str
@@ -74,6 +75,7 @@ class Route:
     reason: str | None = None
     name: str | None = None
     version: str | None = None
+    protocol: str | None = None
     description: str | None = None
     discovered_at: datetime | None = None
     requests: int = 0

@@ -52,6 +52,11 @@ class UpstreamPool:
         self._connected = self._refused = self._reused = 0
         self.retried = 0
 
+    @property
+    def tunnels(self) -> int:
+        """Connections that became tunnels; and those that are about to, where all do."""
+        return len(self._tunnels) + len(self._connecting) + len(self._waiting)
+
     def acquire(self, user: Any, *, fresh: bool = False) -> None:
         """Give *user*, an `IUpstreamUser`, a connection, at once or later.
 

@@ -16,7 +16,7 @@ from twisted.web.server import NOT_DONE_YET, Request
 from zope.interface import implementer
 
 from hero.errors import Timeout
-from hero.identity.claims import Caller
+from hero.identity.claims import Access, Caller
 from hero.router.entries import Identity
 from hero.router.errors import BadAnswer, Rejection
 from hero.router.exchange import Exchange
@@ -31,6 +31,7 @@ from hero.router.model import Route, RouteLimits, RouteState
 from hero.router.pool import UpstreamPool
 from hero.router.site_sink import SiteSink
 from hero.router.target import Target
+from hero.router.tunnel import PROTOCOL, TunnelExchange
 
 _FRAMED_HERE = (b"content-length", b"transfer-encoding", b"expect", b"upgrade", b"connection")
 _ids = IdSource()
@@ -73,6 +74,10 @@ class ReverseProxyResource:
     active: int = attrs.field(init=False, default=0)
     #: Whether there is a manifest that cannot be read, or the service did not tell.
     unclear: bool = attrs.field(init=False, default=False)
+    #: Whether it is a byte tunnel, to a service that need not speak HTTP.
+    tunnel: bool = attrs.field(init=False, default=False)
+    #: What is wrong with the manifest beside the socket.
+    _flaw: str | None = attrs.field(init=False, default=None)
     _routers_limits: Limits = attrs.field(init=False)
     _known: bool = attrs.field(init=False, default=False)
     _fetching: bool = attrs.field(init=False, default=False)
@@ -91,6 +96,8 @@ class ReverseProxyResource:
         self._routers_limits = self.limits
         if self.manifest_file is not None:
             self._read_file(*self.manifest_file)
+            if self._untouched:
+                self.answered()
 
     @classmethod
     def for_socket(cls, reactor: Any, path: Path, **more: Any) -> ReverseProxyResource:
@@ -120,9 +127,12 @@ class ReverseProxyResource:
             return
         self._fetching = True
         if self.manifest_file is not None:
-            why = self._read_file(*self.manifest_file)
+            self._read_file(*self.manifest_file)
+            if self._untouched:
+                self._settle(known=True)
+                return
             looking = Deferred.fromCoroutine(look_whether_somebody_listens(self.pool))
-            looking.addCallbacks(self._seen, self._not_fetched, callbackArgs=(why,))
+            looking.addCallbacks(self._seen, self._not_fetched)
             return
         fetched = fetch_manifest(self.reactor, self.pool, self.limits)
         fetched.addCallbacks(self._fetched, self._not_fetched)
@@ -138,22 +148,32 @@ class ReverseProxyResource:
         limits = self._routers_limits
         self.limits = self.pool.limits = manifest.applied_to(limits) if manifest else limits
 
-    def _read_file(self, path: Path, identity: Identity) -> str | None:
-        """Read the manifest beside the socket. Returns why that cannot be."""
+    @property
+    def _untouched(self) -> bool:
+        """Whether only who asks for it is connected: what listens may be disturbed by others, such
+        as one that says something first."""
+        return self.tunnel or self._flaw is not None
+
+    def _read_file(self, path: Path, identity: Identity) -> None:
+        """Read the manifest beside the socket."""
         try:
             manifest = read_manifest_file(path, identity, self._routers_limits)
         except BadAnswer as error:
-            self.unclear = True
+            self._flaw = self.reason = str(error)
+            self.unclear, self.tunnel, self._known = True, False, True
             self._learn(None, "cluster")
-            return str(error)
-        self.unclear = False
-        self._learn(manifest, manifest.access or self.default_access)
-        return None
+            return
+        self._flaw, self.unclear = None, False
+        self._known = self.tunnel = manifest.protocol == PROTOCOL
+        if self.tunnel:
+            # Whoever gets through is not known to the service.
+            self._learn(manifest, "public" if manifest.access == "public" else Access.OPERATOR)
+        else:
+            self._learn(manifest, manifest.access or self.default_access)
 
-    def _seen(self, _: None, why: str | None) -> None:
-        """Somebody listens; *why* is what is wrong with the manifest beside the socket."""
+    def _seen(self, _: None) -> None:
+        """Somebody listens."""
         self.answered()
-        self.reason = why
         self._settle(known=True)
 
     def _fetched(self, manifest: Manifest | None) -> None:
@@ -187,13 +207,25 @@ class ReverseProxyResource:
     def answered(self) -> None:
         """Somebody listens."""
         self.state = RouteState.UP
-        self.reason = None
+        self.reason = self._flaw
 
     def refused(self) -> None:
         """Nobody listens. Who listens next may be another, with another manifest."""
         self.state = RouteState.DOWN
         self.reason = "nobody listens on the socket"
-        self._known = False
+        self._known = self._untouched
+
+    def exchange(
+        self,
+        sink: Any,
+        head: RequestHead,
+        wire: bytes,
+        upgrade: bytes | None,
+        admit: Callable[[], None] | None,
+    ) -> Exchange:
+        """What carries a request to the service; see `Exchange`."""
+        kind = TunnelExchange if self.tunnel else Exchange
+        return kind(self, sink, head, wire, upgrade, admit)
 
     def describe(self) -> Route:
         """The route as the management API shows it."""
@@ -208,6 +240,7 @@ class ReverseProxyResource:
             reason=self.reason,
             name=manifest.name if manifest else None,
             version=manifest.version if manifest else None,
+            protocol=manifest.protocol if manifest else None,
             description=manifest.description if manifest else None,
             discovered_at=self.discovered_at,
             requests=self.requests,
@@ -260,7 +293,7 @@ class ReverseProxyResource:
             )
             + _ids.fields(request_id, None)
         )
-        sink.run(Exchange(self, sink, head, wire, None, None))
+        sink.run(self.exchange(sink, head, wire, None, None))
         return NOT_DONE_YET
 
 
