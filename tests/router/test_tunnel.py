@@ -19,6 +19,7 @@ from hero.router.limits import Limits
 from hero.router.model import Route, RouteState
 from tests.router.backend import H11Service, ScriptedService
 from tests.router.harness import RouterCase, Wire
+from tests.router.http2.client import Http2Case
 
 ASK = b"GET /demo/ssh/ HTTP/1.1\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: hero-tunnel\r\n%b\r\n"
 AS_OPERATOR = b"Authorization: Bearer hero_operator\r\n"
@@ -370,6 +371,19 @@ class RefusalTests(TunnelCase):
         wire.transport.abortConnection()
         await self.happens(lambda: not self.gateway.connections)
         await self.open()
+
+
+class Http2Tests(TunnelCase, Http2Case):
+    async def test_request_over_http2_is_a_426_without_fields_of_a_connection(self) -> None:
+        """RFC 9113 section 8.2.2; HTTP/2 has no other way to ask for a tunnel."""
+        service = self.serve_tunnel()
+        client = await self.http2()
+        token = (b"authorization", b"Bearer hero_operator")
+        answer = await client.answer(client.get(b"/demo/ssh/", token))
+        self.assertEqual((answer.status, answer.ended), (b"426", True))
+        self.assertIn(b"upgrade_required", answer.body)
+        self.assertEqual(answer.values(b"upgrade") + answer.values(b"connection"), [])
+        self.assertEqual(service.connections, [])
 
 
 class IdleTests(TunnelCase):

@@ -24,7 +24,13 @@ from hero.router.errors import BadMessage, Rejection
 from hero.router.exchange import Exchange
 from hero.router.head import Framing, ResponseHead
 from hero.router.http2.outbox import Outgoing
-from hero.router.http2.translation import Pair, answer_pairs, check_pair, write_request
+from hero.router.http2.translation import (
+    CONNECTION_SPECIFIC,
+    Pair,
+    answer_pairs,
+    check_pair,
+    write_request,
+)
 from hero.router.http2.websocket import accepts
 from hero.router.interfaces import IAnswerSink
 from hero.router.limits import Limits
@@ -302,6 +308,7 @@ class Stream:
             rejection, request_id=self.record.request_id, accept=b",".join(accept)
         )
         pairs = [(name.lower(), value) for name, value in fields]
+        pairs = [pair for pair in pairs if pair[0] not in CONNECTION_SPECIFIC]
         whole = request is not None and request.head.method == b"HEAD"
         self._wait(self._limits.stall_time)
         self._send_pairs([(b":status", b"%d" % rejection.status), *pairs], last=whole)

@@ -31,7 +31,7 @@ _AUTHORITY = re.compile(rb"[!-~]+")
 _PSEUDO = frozenset({b":method", b":scheme", b":authority", b":path", b":protocol"})
 _REQUIRED = frozenset({b":method", b":scheme", b":path"})
 #: RFC 9113 section 8.2.2
-_CONNECTION_SPECIFIC = frozenset(
+CONNECTION_SPECIFIC = frozenset(
     {b"connection", b"proxy-connection", b"keep-alive", b"transfer-encoding", b"upgrade"}
 )
 
@@ -108,7 +108,7 @@ def check_pair(name: bytes, value: bytes) -> None:
         raise _malformed("a field name is not a token in lower case")
     if _VALUE.fullmatch(value) is None:
         raise _malformed("a field value holds a control character, or white space around it")
-    if name in _CONNECTION_SPECIFIC or (name == b"te" and value.lower() != b"trailers"):
+    if name in CONNECTION_SPECIFIC or (name == b"te" and value.lower() != b"trailers"):
         raise _malformed(f"{_shown(name)} is for HTTP/1.1 connections")
 
 
