@@ -8,6 +8,8 @@ reason reaches the caller as `PeerRefused`. Certificates are read again when the
 from __future__ import annotations
 
 import copy
+import socket
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
@@ -46,14 +48,12 @@ from hero.identity.user_certificates import Peer, read_peer
 
 #: RFC 9325 section 4.2 for TLS 1.2; TLS 1.3 has only good ones.
 _CIPHERS = b"ECDHE+AESGCM:ECDHE+CHACHA20:!aNULL:!PSK"
-_OPTIONS = (
-    SSL.OP_NO_COMPRESSION
-    | SSL.OP_NO_RENEGOTIATION
-    | SSL.OP_CIPHER_SERVER_PREFERENCE
-    # A resumed session would outlive the certificate that it was opened with.
-    | SSL.OP_NO_TICKET
-)
+_OPTIONS = SSL.OP_NO_COMPRESSION | SSL.OP_NO_RENEGOTIATION | SSL.OP_CIPHER_SERVER_PREFERENCE
 HTTP_1_1 = b"http/1.1"
+#: How long a client may resume a session, in seconds; RFC 8446 section 4.6.1 allows a week.
+_SESSION_LIFETIME = 3600
+#: Seconds for which the files of the identity are taken to be as they were.
+_LOOK_AGAIN = 1.0
 
 _log = Logger()
 
@@ -92,11 +92,17 @@ def peer_identity(transport: HasPeerCertificate) -> Peer | None:
 class ServerTls:
     """The server side of a node's door.
 
-    Client certificates are optional; those shown must come from the cluster's CA. The files in
-    *tls_dir* are looked at for each connection: a new certificate serves from then on, and one
-    that cannot be used leaves the old one in place, with a line in the log. *protocols* are what
-    ALPN offers, best first. *public* is a certificate for the names in it (SNI, RFC 6066 section
-    3), beside the node's own for all else. The constructor raises `InvalidConfiguration`.
+    Client certificates are optional; those shown must come from the cluster's CA. When a
+    connection comes, the files in *tls_dir* are looked at, at most once a second by *seconds*: a
+    new certificate serves from then on, and one that cannot be used leaves the old one in place,
+    with a line in the log. *protocols* are what ALPN offers, best first. *public* is a certificate
+    for the names in it (SNI, RFC 6066 section 3), beside the node's own for all else. The
+    constructor raises `InvalidConfiguration`.
+
+    Clients may resume sessions. The ticket holds the certificate that the client showed at first,
+    so whoever looks at the peer sees the same as then, and must look, for each request, whether
+    the certificate is still valid and its node not removed. The keys of the tickets are OpenSSL's,
+    random and only in memory; a new certificate, or another CA, has new ones.
     """
 
     def __init__(
@@ -105,9 +111,12 @@ class ServerTls:
         *,
         protocols: tuple[bytes, ...] = (HTTP_1_1,),
         public: PublicFiles | None = None,
+        seconds: Callable[[], float] = time.monotonic,
     ) -> None:
         self._tls_dir = tls_dir
         self._protocols = protocols
+        self._seconds = seconds
+        self._looked = seconds()
         #: Can be set anew; `reload` goes by it.
         self.public = public
         self._seen = self._fingerprint()
@@ -121,8 +130,20 @@ class ServerTls:
 
     def serverConnectionForTLS(self, protocol: TLSMemoryBIOProtocol) -> SSL.Connection:
         """See `IOpenSSLServerConnectionCreator`."""
-        self.reload()
-        return SSL.Connection(self._context, None)
+        return SSL.Connection(self._current(), None)
+
+    def connection_on(self, sock: socket.socket) -> SSL.Connection:
+        """The server side of a connection that reads and writes *sock* itself."""
+        connection = SSL.Connection(self._current(), sock)
+        connection.set_accept_state()
+        return connection
+
+    def _current(self) -> SSL.Context:
+        now = self._seconds()
+        if now - self._looked >= _LOOK_AGAIN:
+            self._looked = now
+            self.reload()
+        return self._context
 
     def reload(self) -> None:
         """Read the files again if they have changed."""
@@ -169,7 +190,10 @@ class ServerTls:
         context = _new_context(identity.trusted)
         for authority in identity.trusted:
             context.add_client_ca(authority)
-        context.set_session_cache_mode(SSL.SESS_CACHE_OFF)
+        # Sessions are in the tickets that clients keep, and nowhere here.
+        context.set_session_cache_mode(SSL.SESS_CACHE_SERVER | SSL.SESS_CACHE_NO_INTERNAL)
+        context.set_session_id(b"hero")
+        context.set_timeout(_SESSION_LIFETIME)
         context.set_alpn_select_callback(self._select_protocol)
         context.set_verify(SSL.VERIFY_PEER, _server_verification(identity.cluster_id))
         return context

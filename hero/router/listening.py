@@ -155,14 +155,14 @@ def accept_on(reactor: Any, sock: socket.socket, factory: IProtocolFactory) -> I
     """
     port: Any
     if sock.family == socket.AF_UNIX:
-        port = _AdoptedUnixPort._fromListeningDescriptor(reactor, sock.fileno(), factory)  # type: ignore[no-untyped-call]
+        port = AdoptedUnixPort._fromListeningDescriptor(reactor, sock.fileno(), factory)  # type: ignore[no-untyped-call]
     else:
         port = tcp.Port._fromListeningDescriptor(reactor, sock.fileno(), sock.family, factory)
     port.startListening()
     return port  # type: ignore[no-any-return]
 
 
-class _AdoptedUnixPort(unix.Port):
+class AdoptedUnixPort(unix.Port):
     """Leaves the file of its socket, and the file's mode, alone."""
 
     def startListening(self) -> None:

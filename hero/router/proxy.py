@@ -9,7 +9,6 @@ from typing import Any
 
 import attrs
 from twisted.internet.defer import Deferred
-from twisted.internet.endpoints import UNIXClientEndpoint
 from twisted.python.failure import Failure
 from twisted.web.resource import IResource
 from twisted.web.server import NOT_DONE_YET, Request
@@ -20,6 +19,7 @@ from hero.identity.claims import Access, Caller
 from hero.router.entries import Identity
 from hero.router.errors import BadAnswer, Rejection
 from hero.router.exchange import Exchange
+from hero.router.fast.connector import EagerUNIXClientEndpoint
 from hero.router.forwarding import caller_fields, request_start
 from hero.router.head import RequestHead, parse_request_head
 from hero.router.heads import Heads
@@ -87,9 +87,7 @@ class ReverseProxyResource:
     isLeaf = True
 
     def __attrs_post_init__(self) -> None:
-        endpoint = UNIXClientEndpoint(
-            self.reactor, str(self.path), timeout=self.limits.connect_time
-        )
+        endpoint = EagerUNIXClientEndpoint(self.reactor, str(self.path))
         heads = self.heads or Heads(self.limits)
         self.pool = UpstreamPool(self.reactor, endpoint, self.limits, heads)
         self.access = "cluster"

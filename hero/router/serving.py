@@ -27,17 +27,17 @@ from hero.router.access_log import AccessLog
 from hero.router.discovery import Discovery
 from hero.router.door import Door
 from hero.router.entries import Found
+from hero.router.fast.port import listen_on
 from hero.router.gateway import Gateway, GatewayFactory
 from hero.router.heads import Heads
 from hero.router.limits import Limits
 from hero.router.line_writer import LineFile, LineWriter
-from hero.router.listening import Listener, accept_on
+from hero.router.listening import Listener
 from hero.router.log_file import LogFile, OpenFile
 from hero.router.metrics import RouterMetrics
 from hero.router.proxy import ReverseProxyResource
 from hero.router.routes import RouteTable
 from hero.router.settings import Options
-from hero.router.tls_listener import over_tls
 
 #: Descriptors for other things than clients and the services that they call.
 _OTHER_FILES = 64
@@ -149,10 +149,9 @@ class OwnServing:
         self._discovery.look()
         for listener in self._listeners:
             factory: Any = GatewayFactory(self.gateway, secure=listener.secure)
-            if listener.secure:
-                factory = over_tls(self._tls, factory, self._reactor)
+            tls = self._tls if listener.secure else None
             for sock in listener.sockets:
-                self._ports.append(accept_on(self._reactor, sock, factory))
+                self._ports.append(listen_on(self._reactor, sock, factory, tls=tls))
 
     async def drain(self) -> None:
         """See `Serving`.

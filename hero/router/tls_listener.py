@@ -9,11 +9,12 @@ from twisted.internet.protocol import Factory
 from twisted.protocols.tls import BufferingTLSTransport, TLSMemoryBIOFactory
 
 #: RFC 8446 section 5.1: the first record of a client is a handshake record.
-_HANDSHAKE = b"\x16"
+HANDSHAKE = b"\x16"
 _EXPLANATION = (
     b"This port speaks HTTPS, and a plain HTTP request came. Use https:// in the address.\n"
 )
-_ANSWER = (
+#: What a client of plain HTTP gets.
+PLAIN_HTTP_ANSWER = (
     b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\nConnection: close\r\n"
     b"Content-Length: %d\r\n\r\n%b" % (len(_EXPLANATION), _EXPLANATION)
 )
@@ -28,10 +29,10 @@ class TlsDoorway(BufferingTLSTransport):
         """Look at the first byte, then leave it to TLS."""
         if not self._begun:
             self._begun = True
-            if data[:1] != _HANDSHAKE:
+            if data[:1] != HANDSHAKE:
                 transport: Any = self.transport
                 if data[:1].isalpha():
-                    transport.write(_ANSWER)
+                    transport.write(PLAIN_HTTP_ANSWER)
                 transport.unregisterProducer()
                 transport.loseConnection()
                 return

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import trustme
 from twisted.internet import reactor
+from twisted.internet.task import Clock
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
@@ -104,7 +105,8 @@ class ServerTests(TestCase):
         self.files = files_in(self.master.home)
         self.ca = trustme.CA()
         write(self.files, self.ca.issue_cert("www.example.org"))
-        self.server = ServerTls(self.master.tls, public=self.files)
+        self.clock = Clock()
+        self.server = ServerTls(self.master.tls, public=self.files, seconds=self.clock.seconds)
         self.greeter, self.port = await serve(self, reactor, self.server)
 
     def visit(self, name: str, *, trusting: trustme.CA, worker=None) -> str:
@@ -155,10 +157,12 @@ class ServerTests(TestCase):
         """A broken one does not; the old one goes on until there is a good one."""
         first = await deferToThread(self.visit, "www.example.org", trusting=self.ca)
         self.files.certificate.write_bytes(b"half a certif")
+        self.clock.advance(1)
         again = await deferToThread(self.visit, "www.example.org", trusting=self.ca)
         self.assertEqual(again, first)
         self.flushLoggedErrors()
         write(self.files, self.ca.issue_cert("www.example.org"))
+        self.clock.advance(1)
         renewed = await deferToThread(self.visit, "www.example.org", trusting=self.ca)
         self.assertNotEqual(renewed, first)
 

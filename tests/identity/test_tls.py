@@ -16,6 +16,7 @@ from twisted.internet.interfaces import (
     IOpenSSLServerConnectionCreator,
 )
 from twisted.internet.protocol import Factory, Protocol
+from twisted.internet.task import Clock
 from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 from twisted.web.client import Agent
@@ -293,7 +294,8 @@ class ServerTests(TestCase):
     async def setUp(self) -> None:
         self.master = new_master(self, "127.0.0.1")
         self.identity = NodeIdentity.load(self.master.tls)
-        self.tls = ServerTls(self.master.tls)
+        self.clock = Clock()
+        self.tls = ServerTls(self.master.tls, seconds=self.clock.seconds)
         self.greeter, self.port = await serve(self, reactor, self.tls)
 
     async def refused(self, *args, **kwargs) -> str:
@@ -353,6 +355,7 @@ class ServerTests(TestCase):
         """A new certificate serves without a restart, and old connections live on."""
         before = await call(reactor, PlainClient(), self.port)
         ensure_master_identity(self.master, ["127.0.0.1", "127.0.0.7"])
+        self.clock.advance(1)
         after = await call(reactor, PlainClient(), self.port)
         self.assertNotEqual(before.server.serial_number, after.server.serial_number)
         self.assertIn("127.0.0.7", self.tls.identity.addresses)
@@ -363,6 +366,7 @@ class ServerTests(TestCase):
         """A certificate that is of no use leaves the good one in place."""
         before = await call(reactor, PlainClient(), self.port)
         (self.master.tls / "node.crt").write_bytes(b"broken")
+        self.clock.advance(1)
         after = await call(reactor, PlainClient(), self.port)
         self.assertEqual(before.server.serial_number, after.server.serial_number)
 

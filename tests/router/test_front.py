@@ -7,11 +7,12 @@ import socket
 from typing import Any
 from unittest.mock import Mock
 
-from twisted.internet import reactor, unix
+from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 
 from hero.router.exchange import Exchange
+from hero.router.fast.eager import EagerUNIXClient
 from hero.router.front import State
 from hero.router.head import parse_request_head
 from hero.router.limits import Limits
@@ -792,7 +793,7 @@ class UpgradeTests(RouterCase):
         while not stuck:
             wire.send(b"x" * 4096)
             await self.pause(0.002)
-            stuck = [s for s in reactor.getWriters() if isinstance(s, unix.Client)]
+            stuck = [s for s in reactor.getWriters() if isinstance(s, EagerUNIXClient)]
         wire.transport.abortConnection()
         while stuck[0].connected:
             await self.pause(0.01)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import ssl
 import time
+from pathlib import Path
 from typing import Any
 
 from twisted.internet import reactor
@@ -35,13 +36,17 @@ class TlsCase(RouterCase):
     def make_door(self) -> Door:
         return Door(self.tokens, peer_identity=peer_identity)
 
-    async def listen(self) -> int:
+    def prepare_identity(self) -> Path:
+        """Make the node's certificate; returns the directory that it is in."""
         home = self.directory / "home"
         self.paths = HeroPaths(home=home, sockets=home / "s")
         self.paths.ensure()
         self.identity = ensure_master_identity(self.paths, [])
+        return self.paths.tls
+
+    async def listen(self) -> int:
         factory = over_tls(
-            ServerTls(self.paths.tls), GatewayFactory(self.gateway, secure=True), reactor
+            ServerTls(self.prepare_identity()), GatewayFactory(self.gateway, secure=True), reactor
         )
         port = await TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1").listen(factory)
         self.addCleanup(port.stopListening)

@@ -204,7 +204,9 @@ class CorpusTests(Http2Case):
     def _check_seen(self, case: Case, service: H11Service) -> None:
         self.assertEqual(service.errors, [])
         expected = case.seen if case.seen is not None else int(case.outcome == "200")
-        self.assertEqual(len(service.seen), expected, service.seen)
+        # The beginning of a request may have got there before its end turned out to be bad.
+        whole = [seen for seen in service.seen if seen.whole]
+        self.assertEqual(len(whole), expected, service.seen)
         for seen in service.seen:
             if case.first is not None:
                 self.assertEqual(seen.method + b" " + seen.target, case.first)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from h2.errors import ErrorCodes
-from twisted.internet import reactor, unix
+from twisted.internet import reactor
 from twisted.internet.interfaces import IHalfCloseableProtocol
 from twisted.internet.protocol import Factory, Protocol
 from wsproto import ConnectionType, WSConnection
@@ -13,6 +13,7 @@ from wsproto.connection import Connection
 from wsproto.events import AcceptConnection, BytesMessage, CloseConnection, Message, Request
 from zope.interface import directlyProvides
 
+from hero.router.fast.eager import EagerUNIXClient
 from hero.router.limits import Limits
 from tests.router.backend import ScriptedService
 from tests.router.http2.client import Http2Case, Http2Client, Pair, request
@@ -252,5 +253,5 @@ class TunnelTests(Http2Case):
         self.assertEqual((await client.answer(client.get(b"/no/where"))).status, b"404")
         client.transport.abortConnection()
         # The service is never told; the router is to give up, all the same.
-        while any(isinstance(writer, unix.Client) for writer in reactor.getWriters()):
+        while any(isinstance(writer, EagerUNIXClient) for writer in reactor.getWriters()):
             await self.pause(0.01)
