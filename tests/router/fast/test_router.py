@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import socket
+import ssl
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from twisted.internet import reactor
+from twisted.internet.threads import deferToThread
 from twisted.trial.unittest import TestCase
 
-from hero.identity.tls import ServerTls
+from hero.identity.tls import ServerTls, peer_identity
+from hero.router.door import Door
 from hero.router.fast.port import listen_on
 from hero.router.gateway import GatewayFactory
 from tests.router import test_front, test_tls
+from tests.router.backend import H11Service
 
 
 def listening_socket() -> socket.socket:
@@ -53,6 +59,69 @@ class OnEagerTls(OnEagerTransports):
 
     async def listen(self) -> int:
         return await self.listen_with(ServerTls(self.prepare_identity()))
+
+
+class ResumedSessionTests(OnEagerTls, test_tls.TlsCase):
+    """A resumed session counts no more than the certificate that it was opened with."""
+
+    def make_door(self) -> Door:
+        self.removed: set[str] = set()
+        self.now = datetime.now(UTC)
+        return Door(
+            self.tokens,
+            removed=self.removed,
+            peer_identity=peer_identity,
+            now=lambda: self.now,
+        )
+
+    async def visit(self, version: ssl.TLSVersion, between: Callable[[], None]) -> list[bytes]:
+        """Ask with the node's certificate, then again in the same session after *between*."""
+        tls = self.paths.tls
+        context = ssl.create_default_context(cafile=str(tls / "ca.crt"))
+        context.maximum_version = version
+        context.load_cert_chain(tls / "node.crt", tls / "node.key")
+
+        def ask(session: ssl.SSLSession | None) -> tuple[bytes, bool, ssl.SSLSession | None]:
+            with (
+                socket.create_connection(("127.0.0.1", self.port), timeout=10) as plain,
+                context.wrap_socket(plain, server_hostname="127.0.0.1", session=session) as wire,
+            ):
+                wire.sendall(test_tls.GET)
+                received = b""
+                while piece := wire.recv(65536):
+                    received += piece
+                return received, bool(wire.session_reused), wire.session
+
+        first, reused, session = await deferToThread(ask, None)
+        self.assertFalse(reused)
+        between()
+        # What comes now has no certificate to verify: only the ticket's.
+        second, reused, _ = await deferToThread(ask, session)
+        self.assertTrue(reused)
+        return [first, second]
+
+    async def check(self, between: Callable[[], None], status: bytes, reason: bytes) -> None:
+        self.serve(H11Service({"access": "cluster"}))
+        await self.listen()
+        for version in (ssl.TLSVersion.TLSv1_3, ssl.TLSVersion.TLSv1_2):
+            self.removed.clear()
+            self.now = datetime.now(UTC)
+            first, second = await self.visit(version, between)
+            self.assertTrue(first.startswith(b"HTTP/1.1 200 "), first)
+            self.assertTrue(second.startswith(b"HTTP/1.1 " + status), second)
+            self.assertIn(reason, second)
+
+    async def test_the_caller_is_the_same(self) -> None:
+        await self.check(lambda: None, b"200 ", b"ok")
+
+    async def test_removed_node_is_refused(self) -> None:
+        await self.check(lambda: self.removed.add(self.identity.node_sid), b"403 ", b"node_removed")
+
+    async def test_expired_certificate_is_refused(self) -> None:
+        def years_later() -> None:
+            self.now += timedelta(days=3650)
+
+        await self.check(years_later, b"401 ", b"certificate_expired")
 
 
 def _cases(module: Any, mixin: type) -> dict[str, type]:
