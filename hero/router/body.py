@@ -9,11 +9,14 @@ from __future__ import annotations
 import re
 from typing import Protocol
 
-from hero.router.grammar import Malformed, parse_fields
-from hero.router.head import Framing
+from hero.router.grammar import TOKEN, Malformed, has_lone_lf
+from hero.router.head import Framing, passed_trailers
 
 #: RFC 9112 section 7.1: chunk-size [ chunk-ext ]. Extensions are dropped (section 7.1.1).
-_CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,15})(?:[ \t]*;[\t\x20-\x7e\x80-\xff]*)?")
+_QUOTED = rb'"(?:[\t\x20\x21\x23-\x5b\x5d-\x7e\x80-\xff]|\\[\t\x20-\x7e\x80-\xff])*"'
+_CHUNK_LINE = re.compile(
+    rb"([0-9A-Fa-f]{1,15})(?:[ \t]*;[ \t]*%b(?:[ \t]*=[ \t]*(?:%b|%b))?)*" % (TOKEN, TOKEN, _QUOTED)
+)
 _MAX_CHUNK_LINE = 256
 _MAX_TRAILER = 8192
 
@@ -156,11 +159,13 @@ class ChunkedBody:
         else:
             found = data.find(b"\r\n\r\n", start, start + _MAX_TRAILER)
             if found < 0:
+                if has_lone_lf(data[start:]):
+                    raise Malformed("bad_line_end", "a trailer ends in a bare LF")
                 if len(data) - start >= _MAX_TRAILER:
                     raise Malformed("bad_trailer", "the trailer section is too long")
                 return -1
             stop, lines = found + 4, data[start : found + 2]
-            parse_fields(lines, max_fields=50)
+            lines = passed_trailers(lines)
         if self._raw:
             out.append(b"0\r\n" + (lines if self._trailers else b"") + b"\r\n")
         self.done = True

@@ -75,15 +75,17 @@ class Door:
                 return self._by_certificate(peer, request.head, target)
         return _anonymous(target.context or DEFAULT_CONTEXT)
 
-    def admission(self, caller: Caller, route: HasAccess, target: Target) -> Callable[[], None]:
+    def admission(
+        self, caller: Caller, route: HasAccess, target: Target, method: bytes
+    ) -> Callable[[], None]:
         """What raises `Rejection`, when it is called, unless *caller* may call *route* then."""
 
         def admit() -> None:
-            self.admit(caller, route.access, target)
+            self.admit(caller, route.access, target, method)
 
         return admit
 
-    def admit(self, caller: Caller, access: str, target: Target) -> None:
+    def admit(self, caller: Caller, access: str, target: Target, method: bytes) -> None:
         """Raise `Rejection` unless *caller* may call a service of that *access*."""
         if access == "public":
             return
@@ -96,7 +98,9 @@ class Door:
                     "forbidden",
                     f"{caller.user} may not use {target.prefix}, which needs the role operator",
                 )
-        elif not caller.is_anonymous or target.path == b"/health":
+        elif not caller.is_anonymous:
+            return
+        elif target.path == b"/health" and method in (b"GET", b"HEAD"):
             return
         raise Rejection(
             401,

@@ -21,11 +21,13 @@ def request_start(
     *traced* says that *head* continues a trace; a *token* was for the router and stays here.
     """
     host = head.host or b"hero"
-    start = b"%b %b HTTP/1.1\r\nHost: %b\r\n%bX-Forwarded-Prefix: %b\r\n" % (
+    # RFC 9110 section 7.6.3: a field line of its own comes behind those that came.
+    start = b"%b %b HTTP/1.1\r\nHost: %b\r\n%bVia: %b hero\r\nX-Forwarded-Prefix: %b\r\n" % (
         head.method,
         target.rest,
         host,
         head.passed,
+        b"1.1" if head.minor else b"1.0",
         target.prefix.encode(),
     )
     named = head.named

@@ -57,6 +57,8 @@ class Front(ClientConnection):
         self.record: Record | None = None
         self.raw_chunks = True
         self._buffer = b""
+        #: How much of it was searched for the end of a head.
+        self._searched = 0
         self._head: RequestHead | None = None
         self._body: BodyFollower | None = None
         self._exchange: Exchange | None = None
@@ -259,6 +261,8 @@ class Front(ClientConnection):
             end = answer_end(head, minor=minor, keep_alive=keep_alive, rechunk=self._rechunk)
         if head.request_id is None:
             end = b"X-Request-ID: %b\r\n%b" % (record.request_id.encode(), end)
+        if not head.dated:
+            end = b"Date: %b\r\n%b" % (self._gateway.date.value(), end)
         wire = head.start + end + data
         self.bytes_out += len(wire)
         self.transport.write(wire)
@@ -282,7 +286,7 @@ class Front(ClientConnection):
         elif self._keep_alive and not self._gateway.stopping:
             self._next()
         else:
-            self.close()
+            self._linger(self._limits.linger_time)
 
     def abort_answer(self, reason: str) -> None:
         self._exchange = None
@@ -384,13 +388,14 @@ class Front(ClientConnection):
 
     def _read_head(self) -> bool:
         buffer = self._buffer
-        end = buffer.find(b"\r\n\r\n") + 4
+        end = buffer.find(b"\r\n\r\n", max(0, self._searched - 3)) + 4
         # RFC 9112 section 2.2: one empty line before a request is ignored.
         start = 2 if buffer.startswith(b"\r\n") else 0
         if start and end == 4:
             end = buffer.find(b"\r\n\r\n", start) + 4
         if end < 4:
             self._check_partial(buffer)
+            self._searched = len(buffer)
             if self._partial_since != self.consumed:
                 self._partial_since = self.consumed
                 self._wait(self._limits.head_time)
@@ -400,6 +405,7 @@ class Front(ClientConnection):
         gateway = self._gateway
         begun = self._begun = self.bytes_in - len(buffer)
         self._buffer = rest = buffer[end:]
+        self._searched = 0
         request = gateway.heads.request(buffer[start:end])
         head = request.head
         self.requests += 1

@@ -13,6 +13,7 @@ from twisted.logger import Logger
 
 from hero.router.access_log import AccessLog, Record
 from hero.router.connection import ClientConnection
+from hero.router.date import DateSource
 from hero.router.door import Door
 from hero.router.doorway import Doorway
 from hero.router.errors import Rejection
@@ -58,6 +59,7 @@ class Gateway:
         self._access_log = access_log
         self._now = clock.seconds
         self._ids = IdSource()
+        self.date = DateSource()
         self._connections: dict[int, Any] = {}
         self._by_address: Counter[str] = Counter()
         #: TLS handshakes under way.
@@ -163,11 +165,11 @@ class Gateway:
             raise _add_slash(target)
         wire = request.wire + fields + self._ids.fields(record.request_id, request.trace)
         if route.listening:
-            self._door.admit(caller, route.access, target)
+            self._door.admit(caller, route.access, target, request.head.method)
             admit = None
         else:
             # What access it needs will be known when somebody listens.
-            admit = self._door.admission(caller, route, target)
+            admit = self._door.admission(caller, route, target, request.head.method)
         return route.exchange(sink, request.head, wire, request.upgrade, admit)
 
     def finished(self, connection: Any, record: Record, reason: str | None) -> None:

@@ -24,6 +24,7 @@ from hero.router.grammar import (
     Malformed,
     check_name,
     explain,
+    parse_fields,
     parse_length,
     parse_list,
     split_fields,
@@ -36,7 +37,7 @@ _REQUEST_LINE = re.compile(rb"(" + TOKEN + rb") ([!-~]+) HTTP/(\d)\.(\d)")
 #: the answers of several servers, without ambiguity.
 _STATUS_LINE = re.compile(rb"HTTP/1\.([01]) ([1-5]\d\d)(?: ([\t\x20-\x7e\x80-\xff]*))?")
 #: RFC 3986 section 3.2.2 host, with an optional port; no user information.
-_HOST = re.compile(rb"(?:[A-Za-z0-9._~-]+|\[[0-9A-Fa-f:.]+\])(?::\d{1,5})?")
+_HOST = re.compile(rb"(?:[A-Za-z0-9._~-]+|\[[0-9A-Fa-f:.]+\])(?::(\d{0,5}))?")
 
 #: RFC 9110 section 7.6.1, and the old Proxy-Connection. TE and Trailer describe one hop only.
 _HOP_BY_HOP = (
@@ -48,13 +49,21 @@ _HOP_BY_HOP = (
 _RESERVED = (
     rb"x[^a-z0-9](?:(?:hero|forwarded)[^a-z0-9].*|real[^a-z0-9]ip)|forwarded|hero-on-behalf-of"
 )
+#: Some frameworks take the path from these instead of the request line.
+_OTHER_PATHS = rb"x[^a-z0-9](?:original|rewrite)[^a-z0-9]ur[il]"
 #: Names that gateways which map "-" to "_" take for framing fields.
 _LOOKALIKES = rb"content_length|transfer_encoding"
 _ACTED_UPON_IN_REQUESTS = re.compile(
     rb"content-length|host|expect|trace(?:parent|state)|authorization|x-request-id|"
-    + rb"|".join((_HOP_BY_HOP, _LOOKALIKES, _RESERVED))
+    + rb"|".join((_HOP_BY_HOP, _LOOKALIKES, _RESERVED, _OTHER_PATHS))
 )
 _ACTED_UPON_IN_ANSWERS = re.compile(rb"content-length|x-request-id|x-hero-.*|" + _HOP_BY_HOP)
+#: Fields of framing, routing, authentication and of the content's kind.
+_HEAD_ONLY = re.compile(
+    rb"content-.*|host|set-cookie|cache-control|date|location|vary|www-authenticate|authorization"
+)
+_TRAILERS = 50
+_DATE = re.compile(rb"(?:^|\n)date:", re.IGNORECASE)
 #: Names and lines that are remembered, of requests and of answers.
 _NAMES = 4096
 _LINES = 4096
@@ -141,6 +150,8 @@ class ResponseHead:
     upgrade: bytes | None
     #: Whether the connection can carry another request after this answer.
     keep_alive: bool
+    #: Whether it says when it was made.
+    dated: bool
     #: The start of the head by which it is passed on.
     start: bytes = b""
 
@@ -225,6 +236,7 @@ def parse_response_head(block: bytes, method: bytes, limits: Limits) -> Response
         length=length,
         given_length=lengths[0] if lengths and not without_length else None,
         request_id=given_id[0] if given_id else None,
+        dated=_DATE.search(passed) is not None,
         options=options,
         upgrade=upgrade[0] if upgrade and len(upgrade) == 1 and b"upgrade" in options else None,
         keep_alive=framing is not Framing.UNTIL_CLOSE
@@ -277,6 +289,18 @@ class _InertLines(set[bytes]):
 
 _inert_in_requests = _InertLines()
 _inert_in_answers = _InertLines()
+
+
+def passed_trailers(block: bytes) -> bytes:
+    """The lines of a trailer section that are passed on. Raises `Malformed`.
+
+    Those that would have to be in the head are not (RFC 9110 section 6.5.1).
+    """
+    return b"".join(
+        b"%b: %b\r\n" % (name, value)
+        for lower, name, value in parse_fields(block, max_fields=_TRAILERS)
+        if _acted_upon_in_answers(name) is None and not _HEAD_ONLY.fullmatch(lower)
+    )
 
 
 @lru_cache(_NAMES)
@@ -390,7 +414,8 @@ def _host(minor: int, values: list[bytes] | None) -> bytes | None:
 
 @lru_cache(_NAMES)
 def _is_host(value: bytes) -> bool:
-    return _HOST.fullmatch(value) is not None
+    matched = _HOST.fullmatch(value)
+    return matched is not None and int(matched[1] or 0) <= 65535
 
 
 def _expectation(minor: int, values: list[bytes]) -> bool:

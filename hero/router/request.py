@@ -12,6 +12,7 @@ import attrs
 
 from hero.router.errors import Rejection
 from hero.router.forwarding import request_start
+from hero.router.grammar import TOKEN
 from hero.router.head import RequestHead, parse_request_head
 from hero.router.limits import Limits
 from hero.router.target import Target, origin_form, split_target
@@ -23,6 +24,8 @@ _METHODS = {
 _ONLY_HOST = {b"host"}
 _TOKEN_PREFIX = b"hero_"
 _REQUEST_ID = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
+#: RFC 9110 section 7.8: protocol-name [ "/" protocol-version ]; one of several cannot be asked for.
+_PROTOCOL = re.compile(TOKEN + rb"(?:/" + TOKEN + rb")?")
 #: W3C Trace Context level 1, section 3.2.
 _TRACEPARENT = re.compile(rb"00-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})")
 
@@ -90,7 +93,7 @@ def upgrade_of(head: RequestHead) -> bytes | None:
 
     HTTP/2 in clear text cannot: it would put requests past the router that it never sees.
     """
-    if head.upgrade is None or head.has_body or b"," in head.upgrade:
+    if head.upgrade is None or head.has_body or not _PROTOCOL.fullmatch(head.upgrade):
         return None
     return None if head.upgrade.lower().startswith((b"h2c", b"http", b"tls")) else head.upgrade
 

@@ -13,7 +13,7 @@ from zope.interface import implementer
 
 from hero.router.body import BodyFollower, follower
 from hero.router.errors import BadAnswer
-from hero.router.grammar import Malformed
+from hero.router.grammar import Malformed, has_lone_lf
 from hero.router.head import Framing, ResponseHead
 
 if TYPE_CHECKING:
@@ -190,6 +190,8 @@ class UpstreamConnection(Protocol):
     def _check_partial(self, data: bytes) -> None:
         if len(data) > self._pool.limits.head:
             raise BadAnswer(f"its head is longer than {self._pool.limits.head} bytes")
+        if has_lone_lf(data):
+            raise BadAnswer("a line of its head ends in a bare LF")
         if data and not b"HTTP/1.".startswith(data[:7]):
             raise BadAnswer("its first line is not an HTTP/1.1 status line")
 

@@ -30,6 +30,9 @@ class AccessTests(RouterCase):
         answer = await self.ask(get(b"/closed/web/"))
         self.assertIn(b" 401 Unauthorized\r\n", answer)
         self.assertIn(b"WWW-Authenticate: Bearer", answer)
+        self.assertIn(b" 200 OK\r\n", await self.ask(get(b"/closed/web/health")))
+        posted = get(b"/closed/web/health").replace(b"GET", b"POST")
+        self.assertIn(b" 401 Unauthorized\r\n", await self.ask(posted))
 
     async def test_health_is_public(self) -> None:
         self.serve(H11Service({"access": "cluster"}))

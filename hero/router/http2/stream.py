@@ -190,7 +190,8 @@ class Stream:
         record.status = head.status
         self._progress()
         whole = head.framing is Framing.NONE
-        self._send_pairs(answer_pairs(head, record.request_id.encode()), last=whole)
+        pairs = answer_pairs(head, record.request_id.encode(), self._connection.date())
+        self._send_pairs(pairs, last=whole)
         if data:
             self.answer_data(data)
 

@@ -112,14 +112,19 @@ def check_pair(name: bytes, value: bytes) -> None:
         raise _malformed(f"{_shown(name)} is for HTTP/1.1 connections")
 
 
-def answer_pairs(head: ResponseHead, request_id: bytes) -> list[Pair]:
-    """The field list of a service's answer, or interim answer, *head*."""
+def answer_pairs(head: ResponseHead, request_id: bytes, date: bytes = b"") -> list[Pair]:
+    """The field list of a service's answer, or interim answer, *head*.
+
+    *date* is the time, for one that does not tell it.
+    """
     pairs = [(b":status", b"%d" % head.status)]
     pairs += [(lower, value) for lower, _, value in split_fields(head.passed)]
     if head.given_length is not None:
         pairs.append((b"content-length", head.given_length))
     if head.status >= 200:
         pairs.append((b"x-request-id", head.request_id or request_id))
+        if date and not head.dated:
+            pairs.append((b"date", date))
     return pairs
 
 

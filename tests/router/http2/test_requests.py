@@ -177,7 +177,9 @@ class AnswerTests(Http2Case):
             b"X-Hero-User: root\r\nServer: s\r\nContent-Length: 2\r\n\r\nok"
         )
         names = [name for name, _ in answer.fields]
-        self.assertEqual(names, [b":status", b"server", b"content-length", b"x-request-id"])
+        self.assertEqual(
+            names, [b":status", b"server", b"content-length", b"x-request-id", b"date"]
+        )
 
     async def test_chunked_answer_comes_without_its_chunks(self) -> None:
         answer = await self._ask(
