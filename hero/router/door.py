@@ -98,9 +98,7 @@ class Door:
                     "forbidden",
                     f"{caller.user} may not use {target.prefix}, which needs the role operator",
                 )
-        elif not caller.is_anonymous:
-            return
-        elif target.path == b"/health" and method in (b"GET", b"HEAD"):
+        elif not caller.is_anonymous or (target.path == b"/health" and method in (b"GET", b"HEAD")):
             return
         raise Rejection(
             401,
