@@ -16,6 +16,7 @@ from hero.cli.route import route
 from hero.cli.router import router
 from hero.cli.status import status
 from hero.cli.token import token
+from hero.cli.tunnel import tunnel
 from hero.cli.ui import ui
 from hero.cli.up import down, up
 from hero.cli.vm import vm
@@ -41,8 +42,8 @@ def main() -> None:
 
 
 for _command in (
-    up, down, status, join, token, certificate, node, vm, image, operation, route, router, ui,
-    doctor,
+    up, down, status, join, token, certificate, node, vm, image, operation, route, router, tunnel,
+    ui, doctor,
 ):  # fmt: skip
     main.add_command(_command)
 
