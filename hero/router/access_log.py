@@ -74,7 +74,8 @@ class AccessLog:
         self._timer: IDelayedCall | None = None
         self._encoder = msgspec.json.Encoder()
         self._millisecond = self._next_millisecond = 0.0
-        self._time = ""
+        self._time = self._time_of_second = ""
+        self._second = -1
         self._told = False
 
     @property
@@ -119,8 +120,11 @@ class AccessLog:
         """Formatting costs more than all else of `write`; many requests share a millisecond."""
         milliseconds = int(now * 1000)
         self._millisecond, self._next_millisecond = milliseconds / 1000, (milliseconds + 1) / 1000
-        seconds, rest = divmod(milliseconds, 1000)
-        self._time = f"{time.strftime('%Y-%m-%dT%H:%M:%S', time.gmtime(seconds))}.{rest:03}Z"
+        second, rest = divmod(milliseconds, 1000)
+        if second != self._second:
+            self._second = second
+            self._time_of_second = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
+        self._time = f"{self._time_of_second}.{rest:03}Z"
 
     def _gather(self) -> None:
         if self._timer is None:

@@ -14,7 +14,7 @@ import re
 from collections.abc import Callable
 from functools import lru_cache
 
-import attrs
+import msgspec
 
 from hero.router.errors import BadAnswer, BadMessage
 from hero.router.grammar import (
@@ -93,8 +93,7 @@ class Framing(enum.Enum):
     UNTIL_CLOSE = "until close"
 
 
-@attrs.define(eq=False)
-class RequestHead:
+class RequestHead(msgspec.Struct, eq=False, frozen=True):
     """A request's head.
 
     ``passed`` are the field lines that go on as they came; ``named`` has the others, by name.
@@ -130,8 +129,7 @@ class RequestHead:
         return [value for lower, _, value in self.fields if lower == name]
 
 
-@attrs.define(kw_only=True, eq=False)
-class ResponseHead:
+class ResponseHead(msgspec.Struct, kw_only=True, eq=False):
     """An answer's head; ``passed``, ``options`` and ``block`` as in `RequestHead`.
 
     ``given_length`` is the Content-Length to pass on, also where no body follows (HEAD, 304).
@@ -167,7 +165,7 @@ def parse_request_head(block: bytes, limits: Limits) -> RequestHead:
     method, target, minor = _request_line(lines[0], limits)
     try:
         named, passed = _read_lines(
-            lines, _acted_upon_in_requests, _inert_in_requests, limits.fields
+            lines, _acted_upon_in_requests, _lines_of_requests, limits.fields
         )
         if len(block) > limits.line:
             _check_lengths(lines, limits.line)
@@ -213,7 +211,7 @@ def parse_response_head(block: bytes, method: bytes, limits: Limits) -> Response
     minor, status = int(digit), int(code)
     try:
         named, passed = _read_lines(
-            lines, _acted_upon_in_answers, _inert_in_answers, limits.fields * 2
+            lines, _acted_upon_in_answers, _lines_of_answers, limits.fields * 2
         )
         framing, length = _response_framing(method, status, minor, named)
         options = _connection_options(named)
@@ -246,7 +244,7 @@ def parse_response_head(block: bytes, method: bytes, limits: Limits) -> Response
 
 
 def _read_lines(
-    lines: list[bytes], acts_upon: ActsUpon, inert: _InertLines, max_fields: int
+    lines: list[bytes], acts_upon: ActsUpon, memory: _Lines, max_fields: int
 ) -> tuple[Named, bytes]:
     """The fields that are acted upon, and the lines of the others. Raises `Malformed`.
 
@@ -256,39 +254,62 @@ def _read_lines(
     if len(fields) > max_fields:
         raise Malformed("too_many_fields", f"more than {max_fields} header fields")
     named: Named = {}
-    for line in [line for line in fields if line not in inert]:
-        name, colon, value = line.partition(b":")
-        if not colon or line.translate(None, TEXT):
-            explain(lines)
-        acted_upon = acts_upon(name)
-        if acted_upon is None:
-            inert.remember(line)
-            continue
-        fields.remove(line)
-        if acted_upon in named:
-            named[acted_upon].append(value.strip(b" \t"))
-        else:
-            named[acted_upon] = [value.strip(b" \t")]
+    for line in [line for line in fields if line not in memory.inert]:
+        name, value = memory.acted_upon.get(line) or _read_line(line, lines, acts_upon, memory)
+        if name:
+            fields.remove(line)
+            if name in named:
+                named[name].append(value)
+            else:
+                named[name] = [value]
     fields.append(b"")
     return named, b"\r\n".join(fields)
 
 
-class _InertLines(set[bytes]):
-    """Field lines that follow the grammar and are not acted upon: they need no second look.
+def _read_line(
+    line: bytes, lines: list[bytes], acts_upon: ActsUpon, memory: _Lines
+) -> tuple[bytes, bytes]:
+    """The field of *line*, one of *lines*, if it is acted upon; else an empty name."""
+    name, colon, value = line.partition(b":")
+    if not colon or line.translate(None, TEXT):
+        explain(lines)
+    acted_upon = acts_upon(name)
+    if acted_upon is None:
+        memory.remember_inert(line)
+        return b"", b""
+    field = acted_upon, value.strip(b" \t")
+    memory.remember_acted_upon(line, field)
+    return field
 
-    Clients and services send the same lines again and again, in heads that differ in others.
+
+class _Lines:
+    """Field lines that follow the grammar, and need no second look.
+
+    Clients and services send the same lines again and again, in heads that differ in others. Long
+    ones, and all but the latest few thousand, are forgotten.
     """
 
-    def remember(self, line: bytes) -> None:
-        """Keep *line*. Long ones, and all but the latest few thousand, are forgotten."""
+    def __init__(self) -> None:
+        #: Upon these nobody acts.
+        self.inert: set[bytes] = set()
+        #: Upon these a proxy does: their fields.
+        self.acted_upon: dict[bytes, tuple[bytes, bytes]] = {}
+
+    def remember_inert(self, line: bytes) -> None:
         if len(line) <= _LONGEST_LINE:
-            if len(self) >= _LINES:
-                self.clear()
-            self.add(line)
+            if len(self.inert) >= _LINES:
+                self.inert.clear()
+            self.inert.add(line)
+
+    def remember_acted_upon(self, line: bytes, field: tuple[bytes, bytes]) -> None:
+        if len(line) <= _LONGEST_LINE:
+            if len(self.acted_upon) >= _LINES:
+                self.acted_upon.clear()
+            self.acted_upon[line] = field
 
 
-_inert_in_requests = _InertLines()
-_inert_in_answers = _InertLines()
+_lines_of_requests = _Lines()
+_lines_of_answers = _Lines()
 
 
 def passed_trailers(block: bytes) -> bytes:

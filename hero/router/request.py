@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-import attrs
+import msgspec
 
 from hero.router.errors import Rejection
 from hero.router.forwarding import request_start
@@ -30,8 +30,7 @@ _PROTOCOL = re.compile(TOKEN + rb"(?:/" + TOKEN + rb")?")
 _TRACEPARENT = re.compile(rb"00-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})")
 
 
-@attrs.define(eq=False)
-class Request:
+class Request(msgspec.Struct, eq=False, frozen=True):
     """A request's head as the router understands it.
 
     ``wire`` is the start of the head that goes to the service; the fields that depend on who

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from functools import lru_cache
 
-import attrs
+import msgspec
 
 from hero.router.errors import Rejection
 
@@ -30,8 +30,7 @@ _LONGEST_PATH = 256
 _CONTEXT = re.compile(rb"/api/([A-Za-z0-9][A-Za-z0-9._-]{0,62})(?:/|$)")
 
 
-@attrs.frozen
-class Target:
+class Target(msgspec.Struct, frozen=True):
     """Where a request goes. ``rest`` is what is forwarded: path without the prefix, and query.
 
     ``path`` is the path of ``rest``. ``bare`` is true where not even a slash followed the prefix.
