@@ -91,11 +91,7 @@ class Front(ClientConnection):
 
     def connectionMade(self) -> None:
         super().connectionMade()
-        transport = self.transport
-        if hasattr(transport, "setTcpNoDelay"):
-            transport.setTcpNoDelay(True)
-            transport.setTcpKeepAlive(True)
-        transport.registerProducer(self, True)
+        self.transport.registerProducer(self, True)
 
     def dataReceived(self, data: bytes) -> None:
         self.bytes_in += len(data)

@@ -299,6 +299,10 @@ class RefusalTests(TunnelCase):
             (b"Authorization: Bearer hero_unknown\r\n", (b"401", "bad_token")),
         ):
             self.assertEqual(await self.refusal(ASK % token), expected)
+        # The path is the service's: a context in it is nobody's right.
+        elsewhere = ASK.replace(b"/demo/ssh/ ", b"/demo/ssh/api/blue/ ")
+        other = b"Authorization: Bearer hero_other\r\n"
+        self.assertEqual(await self.refusal(elsewhere % other), (b"403", "forbidden"))
         # A path that everybody may ask services for.
         health = ASK.replace(b"/demo/ssh/ ", b"/demo/ssh/health ") % b""
         self.assertEqual(await self.refusal(health), (b"401", "unauthenticated"))

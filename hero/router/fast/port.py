@@ -33,8 +33,9 @@ def listen_on(
             raise ValueError("TLS is spoken on TCP only")
         port = EagerUNIXPort._fromListeningDescriptor(reactor, sock.fileno(), factory)  # type: ignore[no-untyped-call]
     else:
-        # Linux passes it on to each connection that is accepted, which saves a call.
+        # Linux passes these on to each connection that is accepted, which saves calls.
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         port = EagerPort._fromListeningDescriptor(reactor, sock.fileno(), sock.family, factory)  # type: ignore[no-untyped-call]
         if tls is not None:
             port.transport = partial(TlsServer, tls)
