@@ -9,6 +9,7 @@ from twisted.internet.interfaces import IDelayedCall
 from zope.interface import implementer
 
 from hero.router.errors import BadAnswer, Rejection
+from hero.router.forwarding import with_prefix
 from hero.router.head import RequestHead, ResponseHead
 from hero.router.interfaces import IAnswerReader, IUpstreamUser
 from hero.router.limits import Limits
@@ -222,7 +223,10 @@ class Exchange:
     def connected(self, upstream: UpstreamConnection) -> None:
         if not self._taken(upstream):
             return
-        upstream.begin(self, self._wire, whole=self._whole and self._reusable)
+        wire = self._wire
+        if self._route.keeps_prefix:
+            wire = with_prefix(wire, self._route.prefix)
+        upstream.begin(self, wire, whole=self._whole and self._reusable)
         if self._held is not None:
             held, self._held = self._held, None
             for data in held:

@@ -53,6 +53,12 @@ def request_start(
     return b"".join(lines)
 
 
+def with_prefix(wire: bytes, prefix: str) -> bytes:
+    """The head *wire* for a service that wants to see *prefix* in the path."""
+    method, space, rest = wire.partition(b" ")
+    return b"".join((method, space, prefix.encode(), rest))
+
+
 def caller_fields(caller: Caller, *, address: str, scheme: str) -> bytes:
     """The fields that say who is calling, from *address*."""
     fields = (

@@ -56,13 +56,17 @@ class WantedTimeouts:
 
 @attrs.frozen(kw_only=True)
 class Manifest:
-    """``access``: who may call; None leaves it to the router."""
+    """``access``: who may call; None leaves it to the router.
+
+    ``prefix``: whether paths reach the service without ``/{service}/{socket}``, or with it.
+    """
 
     name: _Line | None = None
     version: _Line | None = None
     protocol: _Line | None = None
     description: _Line | None = None
     access: Literal["cluster", "public"] | None = None
+    prefix: Literal["strip", "keep"] = "strip"
     limits: WantedLimits = WantedLimits()
     timeouts: WantedTimeouts = WantedTimeouts()
 

@@ -18,6 +18,7 @@ from hero.router.upstream import UpstreamConnection
 _REQUEST = (
     b"GET /.well-known/heroservice.json HTTP/1.1\r\n"
     b"Host: hero\r\nAccept: application/json\r\n"
+    b"X-Forwarded-For: 127.0.0.1\r\nX-Forwarded-Proto: https\r\nX-Forwarded-Host: hero\r\n"
     b"X-Hero-User: anonymous\r\nX-Hero-Claims: \r\n\r\n"
 )
 

@@ -79,6 +79,8 @@ class ReverseProxyResource:
     #: What is wrong with the manifest beside the socket.
     _flaw: str | None = attrs.field(init=False, default=None)
     _routers_limits: Limits = attrs.field(init=False)
+    #: Whether the service is asked for paths with the prefix.
+    keeps_prefix: bool = attrs.field(init=False, default=False)
     _known: bool = attrs.field(init=False, default=False)
     _fetching: bool = attrs.field(init=False, default=False)
     _waiting: list[Callable[[], None]] = attrs.field(init=False, factory=list)
@@ -145,6 +147,7 @@ class ReverseProxyResource:
         self.access = access
         limits = self._routers_limits
         self.limits = self.pool.limits = manifest.applied_to(limits) if manifest else limits
+        self.keeps_prefix = manifest is not None and manifest.prefix == "keep"
 
     @property
     def _untouched(self) -> bool:

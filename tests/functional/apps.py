@@ -34,6 +34,13 @@ def page_command(program: str) -> str:
     return str(command)
 
 
+def page_manifest(name: str) -> str:
+    """The manifest that the page has beside the socket *name*."""
+    pattern = rf"^\$ echo '(.*)' > \$HERO_SOCKET_DIR/demo/{name}\.json$"
+    [content] = re.findall(pattern, PAGE.read_text(), re.M)
+    return str(content)
+
+
 class Router:
     """A router with a home and a socket directory of its own, and the apps in front of which it is.
 
@@ -87,6 +94,11 @@ class Router:
         """Run the shell command *command*, which is to make the socket ``demo/<name>.sock``."""
         (self.sockets / "demo").mkdir(exist_ok=True)
         self._start(name, ["sh", "-c", f"exec {command}"])
+
+    def describe(self, name: str, manifest: str) -> None:
+        """Put *manifest* beside the socket that the app *name* will make."""
+        (self.sockets / "demo").mkdir(exist_ok=True)
+        (self.sockets / f"demo/{name}.json").write_text(manifest)
 
     def wait_for(self, name: str) -> None:
         """Return once there is the socket of the app *name*."""

@@ -8,7 +8,6 @@ import json
 import shutil
 import socket
 import ssl
-import subprocess
 import tempfile
 import uuid
 from collections.abc import Iterator, Mapping
@@ -21,7 +20,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
-from tests.functional.apps import Router, page_command
+from tests.functional.apps import Router, page_command, page_manifest
 from tests.functional.cluster import eventually, once
 
 MIB = 1 << 20
@@ -53,6 +52,7 @@ def start() -> Router:
     router.start("chat", page_command("uvicorn"))
     # The tests may run as root, which Jupyter does not do unasked; a token spares the XSRF cookie.
     router.environment["JUPYTER_TOKEN"] = JUPYTER_TOKEN
+    router.describe("lab", page_manifest("lab"))
     router.start("lab", f"{page_command('jupyter')} --allow-root")
     (router.home / "bulk.py").write_text(BULK)
     gunicorn = f"gunicorn --bind unix:{router.sockets}/demo/bulk.sock --timeout 120"
@@ -223,8 +223,7 @@ class IdentityTests(AppCase):
             eventually(f"{status}", lambda: self.ask("GET", "/demo/web/")[0].status == status)
 
         answers(401)
-        command = page_command("echo")
-        subprocess.run(["sh", "-c", command], env=self.router.environment, check=True)
+        self.router.describe("web", page_manifest("web"))
         self.addCleanup(manifest.unlink, missing_ok=True)
         answers(200)
         self.assertEqual(self.ask("GET", "/demo/chat/")[0].status, 401)

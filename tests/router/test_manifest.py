@@ -151,6 +151,14 @@ class ServedTests(ManifestCase):
         assert limits is not None
         self.assertEqual(limits.body, 4)
 
+    async def test_paths_reach_the_service_with_the_prefix_where_it_wants_that(self) -> None:
+        service = H11Service({"prefix": "keep"})
+        self.serve(service)
+        await self.ask(GET_AND_CLOSE.replace(b"/demo/web/", b"/demo/web/a?b=/c"))
+        await self.ask(GET_AND_CLOSE.replace(b"/demo/web/", b"/demo/web/a?b=/c"))
+        self.assertEqual([seen.target for seen in service.seen], [b"/demo/web/a?b=/c"] * 2)
+        self.assertEqual(service.seen[0].values(b"x-forwarded-prefix"), [b"/demo/web"])
+
     async def test_connections_and_waiting_are_the_routes_own(self) -> None:
         service = ScriptedService(lambda connection, data: None, manifest=False)
         self.write_file({"limits": {"connections": 1, "waiting": 0}})
