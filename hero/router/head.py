@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import enum
 import re
-from collections.abc import Callable
 from functools import lru_cache
 
 import msgspec
@@ -80,8 +79,6 @@ _ONLY_HOST = {b"host"}
 
 #: Values of the fields that are acted upon, by name in lower case.
 Named = dict[bytes, list[bytes]]
-#: Tells a name, as it was written, in lower case if it is acted upon; else None.
-ActsUpon = Callable[[bytes], bytes | None]
 
 
 class Framing(enum.Enum):
@@ -165,7 +162,7 @@ def parse_request_head(block: bytes, limits: Limits) -> RequestHead:
     method, target, minor = _request_line(lines[0], limits)
     try:
         named, passed = _read_lines(
-            lines, _acted_upon_in_requests, _lines_of_requests, limits.fields
+            lines, _ACTED_UPON_IN_REQUESTS, _lines_of_requests, limits.fields
         )
         if len(block) > limits.line:
             _check_lengths(lines, limits.line)
@@ -211,7 +208,7 @@ def parse_response_head(block: bytes, method: bytes, limits: Limits) -> Response
     minor, status = int(digit), int(code)
     try:
         named, passed = _read_lines(
-            lines, _acted_upon_in_answers, _lines_of_answers, limits.fields * 2
+            lines, _ACTED_UPON_IN_ANSWERS, _lines_of_answers, limits.fields * 2
         )
         framing, length = _response_framing(method, status, minor, named)
         options = _connection_options(named)
@@ -244,7 +241,7 @@ def parse_response_head(block: bytes, method: bytes, limits: Limits) -> Response
 
 
 def _read_lines(
-    lines: list[bytes], acts_upon: ActsUpon, memory: _Lines, max_fields: int
+    lines: list[bytes], acted_upon: re.Pattern[bytes], memory: _Lines, max_fields: int
 ) -> tuple[Named, bytes]:
     """The fields that are acted upon, and the lines of the others. Raises `Malformed`.
 
@@ -255,7 +252,7 @@ def _read_lines(
         raise Malformed("too_many_fields", f"more than {max_fields} header fields")
     named: Named = {}
     for line in [line for line in fields if line not in memory.inert]:
-        name, value = memory.acted_upon.get(line) or _read_line(line, lines, acts_upon, memory)
+        name, value = memory.acted_upon.get(line) or _read_line(line, lines, acted_upon, memory)
         if name:
             fields.remove(line)
             if name in named:
@@ -267,17 +264,18 @@ def _read_lines(
 
 
 def _read_line(
-    line: bytes, lines: list[bytes], acts_upon: ActsUpon, memory: _Lines
+    line: bytes, lines: list[bytes], acted_upon: re.Pattern[bytes], memory: _Lines
 ) -> tuple[bytes, bytes]:
     """The field of *line*, one of *lines*, if it is acted upon; else an empty name."""
     name, colon, value = line.partition(b":")
     if not colon or line.translate(None, TEXT):
         explain(lines)
-    acted_upon = acts_upon(name)
-    if acted_upon is None:
+    look = _recall_acted_upon if len(line) <= _LONGEST_LINE else _acted_upon
+    lower = look(acted_upon, name)
+    if lower is None:
         memory.remember_inert(line)
         return b"", b""
-    field = acted_upon, value.strip(b" \t")
+    field = lower, value.strip(b" \t")
     memory.remember_acted_upon(line, field)
     return field
 
@@ -320,22 +318,18 @@ def passed_trailers(block: bytes) -> bytes:
     return b"".join(
         b"%b: %b\r\n" % (name, value)
         for lower, name, value in parse_fields(block, max_fields=_TRAILERS)
-        if _acted_upon_in_answers(name) is None and not _HEAD_ONLY.fullmatch(lower)
+        if _acted_upon(_ACTED_UPON_IN_ANSWERS, name) is None and not _HEAD_ONLY.fullmatch(lower)
     )
 
 
-@lru_cache(_NAMES)
-def _acted_upon_in_requests(name: bytes) -> bytes | None:
+def _acted_upon(names: re.Pattern[bytes], name: bytes) -> bytes | None:
+    """*name* in lower case, if it is one of *names*. Raises `Malformed`."""
     check_name(name)
     lower = name.lower()
-    return lower if _ACTED_UPON_IN_REQUESTS.fullmatch(lower) else None
+    return lower if names.fullmatch(lower) else None
 
 
-@lru_cache(_NAMES)
-def _acted_upon_in_answers(name: bytes) -> bytes | None:
-    check_name(name)
-    lower = name.lower()
-    return lower if _ACTED_UPON_IN_ANSWERS.fullmatch(lower) else None
+_recall_acted_upon = lru_cache(_NAMES)(_acted_upon)
 
 
 def _check_lengths(lines: list[bytes], max_line: int) -> None:
@@ -428,15 +422,18 @@ def _host(minor: int, values: list[bytes] | None) -> bytes | None:
         return None
     if values is None or len(values) != 1:
         raise BadMessage("bad_host", "a request has exactly one Host field")
-    if not _is_host(values[0]):
+    host = values[0]
+    if not (_recall_host(host) if len(host) <= _LONGEST_LINE else _is_host(host)):
         raise BadMessage("bad_host", "Host is not a host name or address with an optional port")
-    return values[0]
+    return host
 
 
-@lru_cache(_NAMES)
 def _is_host(value: bytes) -> bool:
     matched = _HOST.fullmatch(value)
     return matched is not None and int(matched[1] or 0) <= 65535
+
+
+_recall_host = lru_cache(_NAMES)(_is_host)
 
 
 def _expectation(minor: int, values: list[bytes]) -> bool:
