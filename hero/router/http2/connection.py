@@ -107,12 +107,13 @@ class Http2Connection(ClientConnection):
         self._outbox = Outbox(self._library)
         self._watch = FrameWatch(2 * limits.head, self.since)
         self._turn: IDelayedCall | None = None
-        self._begun = self._handling = self._flushing = False
+        self._begun = self._flushing = False
         self._writable = True
         self._reading = True
         self._unread_answers = 0
         self._unread = 0
         self._held = 0
+        self._passed_on: dict[int, int] = {}
         #: How far the end has been announced: not, GOAWAY for later, GOAWAY for good.
         self._farewell = 0
         self._closing = False
@@ -152,21 +153,19 @@ class Http2Connection(ClientConnection):
             calm = error.error_code == ErrorCodes.ENHANCE_YOUR_CALM
             self._give_up(None, "http2_flood" if calm else "http2_protocol_error")
             return
-        self._handling = True
         try:
             self._handle(events)
         except Flood as flood:
             self._give_up(ErrorCodes.ENHANCE_YOUR_CALM, flood.reason)
             return
-        finally:
-            self._handling = False
         if not self._watch.in_head:
             self._head_due = math.inf
         elif self._head_due == math.inf:
             self._head_due = self.soon(self._limits.head_time)
         if self._watch.leaving and not self.streams:
             self.close()
-        self._flush()
+        # TLS hands over record by record; what they make us send goes out together.
+        self.turn()
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._closing = True
@@ -298,8 +297,16 @@ class Http2Connection(ClientConnection):
 
     def acknowledge(self, count: int, number: int) -> None:
         """*count* bytes that came on stream *number* were passed on, or are not wanted."""
+        if count:
+            # All of a turn at once: `h2` opens a window that is shut by every bit it is told of,
+            # and the client would go on in bits of that size.
+            self._passed_on[number] = self._passed_on.get(number, 0) + count
+            self.turn()
+
+    def discard(self, count: int) -> None:
+        """*count* bytes that came are not wanted: others may come, but not on that stream."""
         if count and not self._closing:
-            self._library.acknowledge_received_data(count, number)
+            self._library.increment_flow_control_window(count)
             self.turn()
 
     def reset(self, number: int, code: ErrorCodes) -> None:
@@ -314,17 +321,19 @@ class Http2Connection(ClientConnection):
         """A client's mistake ended a request that was under way. Raises `Flood`."""
         self._watch.reset_by_us(self._now())
 
-    def over(self, stream: Stream, record: Record | None, reason: str | None) -> None:
-        """*stream* is no more; *record* is what is known of its request."""
+    def finished(self, record: Record, reason: str | None) -> None:
+        """*record*'s request was answered, or ended for *reason*."""
+        # What the connection got and sent is counted for the record of an HTTP/1.1 request; here
+        # each stream counts for itself.
+        record.bytes_in -= self.consumed
+        record.bytes_out -= self.bytes_out
+        self._gateway.finished(self, record, reason)
+
+    def over(self, stream: Stream) -> None:
+        """*stream* is no more."""
         self._outbox.remove(stream)
         if self.streams.pop(stream.number, None) is not None:
             self._gateway.metrics.stream_closed()
-        if record is not None:
-            # What the connection sent and got before is counted for the record of an HTTP/1.1
-            # request; here each stream counts for itself.
-            record.bytes_in -= self.consumed
-            record.bytes_out -= self.bytes_out
-            self._gateway.finished(self, record, reason)
         if self.streams or self._closing:
             return
         if self._farewell == 2 or self._watch.leaving:
@@ -344,7 +353,7 @@ class Http2Connection(ClientConnection):
 
     def turn(self) -> None:
         """Send what is to be sent at the end of this turn of the reactor, all at once."""
-        if self._turn is None and not self._handling and not self._closing:
+        if self._turn is None and not self._closing:
             self._turn = self._gateway.clock.callLater(0, self._at_end_of_turn)
 
     # Within.
@@ -362,6 +371,7 @@ class Http2Connection(ClientConnection):
             return
         self._flushing = True
         try:
+            self._open_windows()
             while True:
                 more = self._writable and self._outbox.pump()
                 self._write(self._library.data_to_send())
@@ -369,6 +379,11 @@ class Http2Connection(ClientConnection):
                     break
         finally:
             self._flushing = False
+
+    def _open_windows(self) -> None:
+        passed_on, self._passed_on = self._passed_on, {}
+        for number, count in passed_on.items():
+            self._library.acknowledge_received_data(count, number)
 
     def _write(self, data: bytes) -> None:
         if not data:

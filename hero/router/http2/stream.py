@@ -7,7 +7,9 @@
       └──refused, malformed──> the router's own answer ────────────────────┘
 
 Any of them ends early when either side resets. The body of the request comes meanwhile, or has
-come; a client that still sends when all was answered is told to stop.
+come; a client that still sends when all was answered may do so within the window that it has, and
+is told to stop after a while. To tell it at once is allowed, but clients that are about to send
+then lose the answer (curl 7.88 does).
 """
 
 from __future__ import annotations
@@ -67,7 +69,7 @@ class Stream:
         self._key: bytes | None = None
         self._early: list[bytes] = []
         self._client_ended = False
-        self._begun = False
+        self._begun = self._answered = False
         self._reason: str | None = None
         self._excuse = ErrorCodes.NO_ERROR
         self._body_paused = self._answer_paused = False
@@ -107,7 +109,9 @@ class Stream:
             self.record.bytes_in += len(data)
         exchange = self._exchange
         if exchange is None:
-            self._connection.acknowledge(flow, self.number)
+            self._connection.discard(flow)
+            if ended and self._answered:
+                self._drop(None)
             return
         self._unacknowledged += flow
         if self.tunnel:
@@ -143,7 +147,9 @@ class Stream:
 
     def late(self) -> None:
         """What was waited for did not come in time."""
-        if self.tunnel:
+        if self._answered:
+            self._reset(ErrorCodes.NO_ERROR, None)
+        elif self.tunnel:
             self._reset(ErrorCodes.CANCEL, "tunnel_idle")
         elif self._begun:
             waits_for_client = self.outgoing.size or self._exchange is None
@@ -348,11 +354,16 @@ class Stream:
 
     def _complete(self) -> None:
         """All was sent. A client that still sends has no reason to (RFC 9113 section 8.1)."""
-        if not self._client_ended:
-            self._connection.reset(self.number, self._excuse)
-        self._drop(self._reason)
+        if self._client_ended:
+            self._drop(self._reason)
+        elif self._excuse is not ErrorCodes.NO_ERROR:
+            self._reset(self._excuse, self._reason)
+        else:
+            self._answered = True
+            self._finish_record(self._reason)
+            self._wait(self._limits.linger_time)
 
-    def _reset(self, code: ErrorCodes, reason: str) -> None:
+    def _reset(self, code: ErrorCodes, reason: str | None) -> None:
         """Make sure that nobody takes what was sent for the whole answer."""
         self._connection.reset(self.number, code)
         self._drop(reason)
@@ -365,8 +376,13 @@ class Stream:
         self.outgoing.drop()
         self._early = []
         self._acknowledge()
+        self._finish_record(reason)
+        self._connection.over(self)
+
+    def _finish_record(self, reason: str | None) -> None:
         record, self.record = self.record, None
-        self._connection.over(self, record, reason)
+        if record is not None:
+            self._connection.finished(record, reason)
 
     def _acknowledge(self) -> None:
         count, self._unacknowledged = self._unacknowledged, 0

@@ -387,9 +387,25 @@ class BodyTests(Http2Case):
         client = await self.http2()
         number = client.ask(request(b"POST", b"/demo/web/"), end=False)
         answer = await client.answer(number)
-        await client.until(lambda wire: answer.reset is not None)
         self.assertEqual((answer.status, answer.body, answer.ended), (b"413", b"no!", True))
+        self.assertEqual(answer.reset, None)
+        for _ in range(4):
+            client.h2.send_data(number, b"x" * 16384)
+        client.flush()
+        self.assertEqual((await client.answer(client.get(b"/no/where"))).status, b"404")
+        self.assertEqual(client.h2.outbound_flow_control_window, 1_048_576)
+        await client.until(lambda wire: answer.reset is not None)
         self.assertEqual(answer.reset, ErrorCodes.NO_ERROR)
+
+    async def test_client_that_ends_its_body_after_the_answer_is_not_reset(self) -> None:
+        client = await self.http2()
+        number = client.ask(request(b"POST", b"/no/where"), end=False)
+        answer = await client.answer(number)
+        await client.data(number, b"abc")
+        self.assertEqual((await client.answer(client.get(b"/no/where"))).status, b"404")
+        self.assertEqual(self.gateway.connections[0].streams, {})
+        self.assertEqual((answer.ended, answer.reset), (True, None))
+        self.assertEqual([line["status"] for line in self.log], [404, 404])
 
     async def test_expect_continue_is_between_client_and_service(self) -> None:
         def script(connection: Any, data: bytes) -> None:
