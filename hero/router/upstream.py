@@ -45,7 +45,7 @@ class UpstreamConnection(Protocol):
         self._head: ResponseHead | None = None
         self._silent = True
         self._interim = 0
-        self._sent = False
+        self._sent = self._paused = False
         self._tunnel = False
         self._closing: IDelayedCall | None = None
         self.uses = 0
@@ -85,9 +85,11 @@ class UpstreamConnection(Protocol):
         self._sent = True
 
     def pause_reading(self) -> None:
+        self._paused = True
         self.transport.pauseProducing()
 
     def resume_reading(self) -> None:
+        self._paused = False
         self.transport.resumeProducing()
 
     def close(self) -> None:
@@ -239,6 +241,9 @@ class UpstreamConnection(Protocol):
 
     def _give_back(self, *, clean: bool, keep_alive: bool) -> None:
         if self._sent and clean and keep_alive:
+            if self._paused:
+                # Its last reader was full when the answer ended; the next one is not.
+                self.resume_reading()
             self._pool.release(self)
         else:
             self._pool.forget(self)

@@ -13,7 +13,7 @@ from twisted.internet.task import Clock
 
 from hero.router.exchange import Exchange
 from hero.router.fast.eager import EagerUNIXClient
-from hero.router.front import State
+from hero.router.front import Front, State
 from hero.router.head import parse_request_head
 from hero.router.limits import Limits
 from tests.router.backend import ANSWER, H11Service, ScriptedService
@@ -449,6 +449,29 @@ class BackPressureTests(RouterCase):
 
 
 class UpstreamTests(RouterCase):
+    async def test_service_that_was_made_to_wait_to_the_end_is_heard_again(self) -> None:
+        """The last piece of an answer was too much for its client; the connection is reused."""
+
+        def script(connection: Any, data: bytes) -> None:
+            connection.transport.write(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nab")
+
+        def full(front: Front, data: bytes) -> None:
+            taken(front, data)
+            front.pauseProducing()
+
+        taken = Front.answer_data
+        self.patch(Front, "answer_data", full)
+        service = ScriptedService(script)
+        self.serve(service)
+        for _ in range(2):
+            wire = await self.connect()
+            wire.send(GET_AND_CLOSE)
+            await wire.get(b"ab")
+            service.connections[-1].transport.write(b"cd")
+            self.assertTrue((await wire.rest()).endswith(b"abcd"))
+        served = [connection for connection in service.connections if connection.received]
+        self.assertEqual(len(served), 1)
+
     async def test_nobody_listening_is_a_503_and_back_at_once(self) -> None:
         port = self.serve(H11Service({"access": "public"}))
         path = self.directory / "demo/web.sock"
