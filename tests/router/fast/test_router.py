@@ -18,6 +18,8 @@ from hero.router.fast.port import listen_on
 from hero.router.gateway import GatewayFactory
 from tests.router import test_front, test_tls
 from tests.router.backend import H11Service
+from tests.router.http2 import test_lifetime, test_requests, test_websocket
+from tests.router.http2.client import PROTOCOLS
 
 
 def listening_socket() -> socket.socket:
@@ -124,9 +126,16 @@ class ResumedSessionTests(OnEagerTls, test_tls.TlsCase):
         await self.check(years_later, b"401 ", b"certificate_expired")
 
 
-def _cases(module: Any, mixin: type) -> dict[str, type]:
+class OnEagerHttp2(OnEagerTransports):
+    """With TLS, over which HTTP/2 is offered."""
+
+    async def listen(self) -> int:
+        return await self.listen_with(ServerTls(self.prepare_identity(), protocols=PROTOCOLS))
+
+
+def _cases(module: Any, mixin: type, kind: str = "Eager") -> dict[str, type]:
     return {
-        f"Eager{name}": type(f"Eager{name}", (mixin, case), {"__module__": __name__})
+        f"{kind}{name}": type(f"{kind}{name}", (mixin, case), {"__module__": __name__})
         for name, case in vars(module).items()
         if isinstance(case, type) and issubclass(case, TestCase) and name.endswith("Tests")
     }
@@ -134,3 +143,5 @@ def _cases(module: Any, mixin: type) -> dict[str, type]:
 
 globals().update(_cases(test_front, OnEagerTcp))
 globals().update(_cases(test_tls, OnEagerTls))
+for _module in (test_requests, test_websocket, test_lifetime):
+    globals().update(_cases(_module, OnEagerHttp2, "EagerHttp2"))

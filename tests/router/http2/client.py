@@ -27,15 +27,15 @@ from twisted.internet.endpoints import (
 from twisted.internet.interfaces import IOpenSSLClientConnectionCreator
 from zope.interface import implementer
 
-from hero.identity.node import ensure_master_identity
 from hero.identity.tls import ServerTls
-from hero.paths import HeroPaths
 from hero.router.gateway import GatewayFactory
 from hero.router.tls_listener import over_tls
 from tests.router.harness import Wire
 from tests.router.test_tls import TlsCase
 
 Pair = tuple[bytes, bytes]
+#: What the router offers by ALPN.
+PROTOCOLS = (b"h2", b"http/1.1")
 
 
 @attrs.define
@@ -187,11 +187,7 @@ class Http2Case(TlsCase):
     """A router whose port speaks HTTP/2 and HTTP/1.1 over TLS."""
 
     async def listen(self) -> int:
-        home = self.directory / "home"
-        self.paths = HeroPaths(home=home, sockets=home / "s")
-        self.paths.ensure()
-        self.identity = ensure_master_identity(self.paths, [])
-        tls = ServerTls(self.paths.tls, protocols=(b"h2", b"http/1.1"))
+        tls = ServerTls(self.prepare_identity(), protocols=PROTOCOLS)
         factory = over_tls(tls, GatewayFactory(self.gateway, secure=True), reactor)
         port = await TCP4ServerEndpoint(reactor, 0, interface="127.0.0.1").listen(factory)
         self.addCleanup(port.stopListening)

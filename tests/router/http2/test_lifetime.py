@@ -145,17 +145,21 @@ class TimeTests(Http2Case):
         await client.answer(client.get(b"/no/where"))
         for _ in range(4):
             self.pass_time(self.limits.idle_time / 4)
+            client.events.clear()
             client.h2.ping(b"12345678")
             client.flush()
-            await self.pause()
+            await client.until(lambda wire: wire.events)
         self.pass_time(self.limits.idle_time / 4 + self.limits.linger_time)
         await client.rest()
 
     async def test_head_that_never_ends_is_given_up(self) -> None:
         client = await self.http2()
         await client.answer(client.get(b"/no/where"))
+        connection = self.gateway.connections[0]
+        before = connection.bytes_in
         client.send(b"\x00\x00\x01\x01\x00\x00\x00\x00\x03\x82")
-        await self.pause()
+        while connection.bytes_in < before + 10:
+            await self.pause(0.005)
         self.pass_time(self.limits.head_time)
         await client.rest()
         self.assertEqual(self.metrics.rejections["head_timeout"], 1)
