@@ -251,15 +251,19 @@ class Front(ClientConnection):
         elif minor == 0 and head.framing not in (Framing.NONE, Framing.LENGTH):
             keep_alive = False
         self._keep_alive = keep_alive = keep_alive and not self._gateway.stopping
-        if keep_alive and minor and head.framing is Framing.LENGTH and head.status != 426:
-            end = b"\r\n"
-        else:
-            end = answer_end(head, minor=minor, keep_alive=keep_alive, rechunk=self._rechunk)
-        if head.request_id is None:
-            end = b"X-Request-ID: %b\r\n%b" % (record.request_id.encode(), end)
+        parts = [head.start]
         if not head.dated:
-            end = b"Date: %b\r\n%b" % (self._gateway.date.value(), end)
-        wire = head.start + end + data
+            parts.append(b"Date: %b\r\n" % self._gateway.date.value())
+        if head.request_id is None:
+            parts.append(b"X-Request-ID: %b\r\n" % record.request_id.encode())
+        if keep_alive and minor and head.framing is Framing.LENGTH and head.status != 426:
+            parts.append(b"\r\n")
+        else:
+            parts.append(
+                answer_end(head, minor=minor, keep_alive=keep_alive, rechunk=self._rechunk)
+            )
+        parts.append(data)
+        wire = b"".join(parts)
         self.bytes_out += len(wire)
         self.transport.write(wire)
 

@@ -141,7 +141,7 @@ class Gateway:
         """Begin the log record of a request, or of what should have been one."""
         return Record(
             self._now(),
-            request_id or self._ids.take(16),
+            request_id or self._ids.take(),
             connection.peer,
             request.method if request is not None else "-",
             request.path if request is not None else "-",
@@ -163,7 +163,13 @@ class Gateway:
         record.user = caller.user
         if target.bare and request.head.method in (b"GET", b"HEAD"):
             raise _add_slash(target)
-        wire = request.wire + fields + self._ids.fields(record.request_id, request.trace)
+        wire = (
+            request.wire
+            + fields
+            + self._ids.fields(
+                record.request_id, request.trace, given=request.request_id is not None
+            )
+        )
         if route.listening:
             self._door.admit(caller, route.access, target, request.head.method)
             admit = None

@@ -272,7 +272,7 @@ class ReverseProxyResource:
 
     def render(self, request: Request) -> int:
         """`IResource`: forward *request*, whose body twisted.web has read already."""
-        request_id = _ids.take(16)
+        request_id = _ids.take()
         sink = SiteSink(self.reactor, request, self.limits, request_id)
         try:
             head = head_of(request, self.limits)

@@ -40,7 +40,11 @@ def forward(wire: bytes) -> tuple[RequestHead, Target, bytes]:
         assert request.refusal is not None
         raise request.refusal
     fields = caller_fields(Caller.anonymous(), address="192.0.2.1", scheme="https")
-    return request.head, request.target, request.wire + fields + IdSource().fields("r-1", None)
+    return (
+        request.head,
+        request.target,
+        request.wire + fields + IdSource().fields("r-1", None, given=True),
+    )
 
 
 def read_with_h11(wire: bytes) -> tuple[h11.Request, bytes]:

@@ -24,6 +24,19 @@ _SMALLEST_READ = 16 * 1024
 _LARGEST_READ = 256 * 1024
 
 
+def _own(connection: Any) -> None:
+    """Give *connection* attributes of its own where Twisted has a default in the class.
+
+    CPython finds an object's own attributes several times as fast, and each write looks at these.
+    """
+    connection.dataBuffer = b""
+    connection.disconnecting = 0
+    connection._writeDisconnecting = connection._aborting = connection.TLS = False
+    connection.producer = None
+    connection.streamingProducer = False
+    connection._read_size = _SMALLEST_READ
+
+
 class EagerConnection(tcp.Connection):
     """A connected socket, whose `write` sends at once what it can.
 
@@ -38,6 +51,7 @@ class EagerConnection(tcp.Connection):
 
     def __init__(self, skt: socket.socket, protocol: IProtocol, reactor: Any) -> None:
         super().__init__(skt, protocol, reactor)
+        _own(self)
         self._send = skt.send
 
     def write(self, data: bytes) -> None:
@@ -114,6 +128,7 @@ class EagerServer(EagerConnection, tcp.Server):
         sessionno: int,
         reactor: Any,
     ) -> None:
+        _own(self)
         self._send = sock.send
         tcp.Server.__init__(self, sock, protocol, client, server, sessionno, reactor)
 

@@ -84,6 +84,8 @@ class TlsServer(EagerServer):
         self._connection = tls.connection_on(sock)
         self._ssl: Any = self._connection._ssl
         self._send = self._encrypt
+        # As in `hero.router.fast.eager`.
+        self._established = self._write_wants_read = self._paused = False
 
     def getHandle(self) -> Any:
         """The connection of pyOpenSSL."""
@@ -174,16 +176,24 @@ class TlsServer(EagerServer):
         """Go on with the handshake, or read some records."""
         if not self._established:
             return self._shake_hands()
+        count = _read(self._ssl, _buffer, _RECORD)
+        if 0 < count < _RECORD and not (self._write_wants_read or self.disconnecting):
+            # The usual case: one record, which is not full.
+            self.protocol.dataReceived(_text[:count])
+            return None
+        return self._read_records(count)
+
+    def _read_records(self, count: int) -> Any:
+        """Go on after a read that gave *count*."""
         parts: list[bytes] = []
         outcome: Exception | None = None
-        for _ in range(_RECORDS_AT_ONCE):
-            count = _read(self._ssl, _buffer, _RECORD)
-            if count <= 0:
-                outcome = self._why_no_text(count)
-                break
+        while count > 0:
             parts.append(_text[:count])
-            if count < _RECORD:
+            if count < _RECORD or len(parts) == _RECORDS_AT_ONCE:
                 break
+            count = _read(self._ssl, _buffer, _RECORD)
+        else:
+            outcome = self._why_no_text(count)
         if self._write_wants_read:
             self._write_wants_read = False
             self.startWriting()
