@@ -10,6 +10,7 @@ part             what it saves                                 plain twin
 `port`           nothing: it accepts for the two above         ``AdoptedStreamServerEndpoint``
 `connector`      two turns of the reactor for each connection  ``UNIXClientEndpoint``
 `lean_reactor`   a log context around each event               ``EPollReactor``
+`turn`           waking the other side for each message        `hero.router.fast.turn.NO_TURN`
 ===============  ============================================  =====================================
 
 A protocol cannot tell a part from its twin, except that bytes leave earlier.

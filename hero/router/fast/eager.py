@@ -19,12 +19,16 @@ from twisted.internet.address import UNIXAddress
 from twisted.internet.interfaces import IProtocol
 from twisted.python.failure import Failure
 
+from hero.router.fast.turn import NO_TURN, Turn
+
 _SMALLEST_READ = 16 * 1024
 #: What is allocated at most.
 _LARGEST_READ = 256 * 1024
+#: What is written beyond this has company enough.
+_SMALL = 16 * 1024
 
 
-def _own(connection: Any) -> None:
+def _own(connection: Any, reactor: Any) -> None:
     """Give *connection* attributes of its own where Twisted has a default in the class.
 
     CPython finds an object's own attributes several times as fast, and each write looks at these.
@@ -35,6 +39,7 @@ def _own(connection: Any) -> None:
     connection.producer = None
     connection.streamingProducer = False
     connection._read_size = _SMALLEST_READ
+    connection._turn = getattr(reactor, "turn", NO_TURN)
 
 
 class EagerConnection(tcp.Connection):
@@ -47,11 +52,12 @@ class EagerConnection(tcp.Connection):
     #: Sends some of its argument and returns how many bytes, or raises `OSError`.
     _send: Callable[[bytes], int]
     reactor: Any
+    _turn: Turn
     _read_size = _SMALLEST_READ
 
     def __init__(self, skt: socket.socket, protocol: IProtocol, reactor: Any) -> None:
         super().__init__(skt, protocol, reactor)
-        _own(self)
+        _own(self, reactor)
         self._send = skt.send
 
     def write(self, data: bytes) -> None:
@@ -71,12 +77,26 @@ class EagerConnection(tcp.Connection):
         ):
             super().write(data)  # type: ignore[no-untyped-call]
             return
+        self.dataBuffer = data
+        self.offset = 0
+        turn = self._turn
+        if turn.shared and len(data) <= _SMALL:
+            turn.waiting.append(self)
+        else:
+            self.flush()
+
+    def flush(self) -> None:
+        """Send what was written; what the socket does not take is the reactor's."""
+        data = self.dataBuffer
+        if not data or self._tempDataBuffer or not self.connected or self.disconnecting:
+            return  # the reactor has been told of it, or there is nobody to send it to
         try:
             sent = self._send(data)
         except OSError:
             sent = 0
-        if sent != len(data):
-            self.dataBuffer = data
+        if sent == len(data):
+            self.dataBuffer = b""
+        else:
             self.offset = sent
             self._maybePauseProducer()  # type: ignore[no-untyped-call]
             self.startWriting()  # type: ignore[no-untyped-call]
@@ -128,7 +148,7 @@ class EagerServer(EagerConnection, tcp.Server):
         sessionno: int,
         reactor: Any,
     ) -> None:
-        _own(self)
+        _own(self, reactor)
         self._send = sock.send
         tcp.Server.__init__(self, sock, protocol, client, server, sessionno, reactor)
 

@@ -20,6 +20,8 @@ from twisted.internet.epollreactor import EPollReactor
 from twisted.internet.main import installReactor
 from twisted.python import log
 
+from hero.router.fast.turn import Turn
+
 #: Room for this many events is allocated for each call; the rest is reported by the next.
 _EVENTS = 256
 
@@ -29,6 +31,10 @@ class LeanEpollReactor(EPollReactor):
 
     seconds = staticmethod(time.monotonic)
 
+    def __init__(self) -> None:
+        self.turn = Turn()
+        super().__init__()  # type: ignore[no-untyped-call]
+
     def doPoll(self, timeout: float | None) -> None:
         """Wait for events, at most *timeout* seconds, and act on them."""
         selectables: dict[int, Any] = self._selectables
@@ -36,6 +42,8 @@ class LeanEpollReactor(EPollReactor):
             events = self._poller.poll(-1 if timeout is None else timeout, _EVENTS)
         except InterruptedError:
             return
+        turn = self.turn
+        turn.shared = len(events) > 1
         for descriptor, event in events:
             selectable = selectables.get(descriptor)
             if selectable is None:
@@ -55,13 +63,15 @@ class LeanEpollReactor(EPollReactor):
                 why = sys.exc_info()[1]
             if why:
                 self._disconnectSelectable(selectable, why, event == EPOLLIN)  # type: ignore[no-untyped-call]
+        if turn.shared:
+            turn.end()
 
     doIteration = doPoll
 
 
 def install() -> None:
     """Make it the reactor of this process."""
-    installReactor(LeanEpollReactor())  # type: ignore[no-untyped-call]
+    installReactor(LeanEpollReactor())
 
 
 def install_unless_chosen() -> None:

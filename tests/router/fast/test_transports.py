@@ -68,7 +68,8 @@ class End(Protocol):
 
     def _check(self) -> None:
         for item in list(self._waiting):
-            if self.closed or item[0](self):
+            # What one of them does may have woken another already.
+            if item in self._waiting and (self.closed or item[0](self)):
                 self._waiting.remove(item)
                 item[1].callback(None)
 
